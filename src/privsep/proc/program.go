@@ -1,11 +1,17 @@
+// Package proc is how the processes of smtpd are made and talk: re-execution by
+// role, peers, calls and replies, the two-phase reload. The parent's side and
+// the child's side meet in the messages of package msg.
 package proc
 
 import (
 	"context"
 	"os"
+	"time"
 
+	"opensmtpd/src/clock"
 	"opensmtpd/src/mail"
 	"opensmtpd/src/mailerr"
+	"opensmtpd/src/mlog"
 	"opensmtpd/src/privsep/msg"
 )
 
@@ -103,4 +109,20 @@ type Program interface {
 	// Run works until ctx ends; then it has the grace that Env tells to finish
 	// and returns. An error stops the daemon.
 	Run(ctx context.Context) error
+}
+
+// Env is what a role's constructor is given. Peers are there from the start but
+// calls may only be made from Run and from handlers.
+type Env struct {
+	Role  Role
+	Clock clock.Clock
+	Log   *mlog.Logger
+	Peers map[Role]Caller
+	Conf  Conf // the first generation; New reads it as Prepare and Commit would
+	// Unprivileged tells that all roles run as one ordinary user (smtpd -S).
+	Unprivileged bool
+	// Trace tells whether a trace of smtpd -T or smtpctl trace is on.
+	Trace func(name string) bool
+	// Grace is how long Run may go on after its context ended.
+	Grace time.Duration
 }
