@@ -1,0 +1,111 @@
+# OpenSMTPD-portable in Go. `make help` lists the targets.
+
+GO		?= go
+PREFIX		?= /usr/local
+SBINDIR		?= $(PREFIX)/sbin
+BINDIR		?= $(PREFIX)/bin
+LIBEXECDIR	?= $(PREFIX)/libexec/opensmtpd
+MANDIR		?= $(PREFIX)/share/man
+SYSCONFDIR	?= /etc/mail
+QUEUEGROUP	?= _smtpq
+DESTDIR		?=
+
+VERSION		?= $(shell git describe --tags --always 2>/dev/null || echo unknown)
+LDFLAGS		= -s -w -X opensmtpd/src/version.Build=$(VERSION)
+GOBUILD		= CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
+FUZZTIME	?= 20s
+STATICCHECK	= honnef.co/go/tools/cmd/staticcheck@v0.8.2
+
+PROGRAMS	= smtpd smtpctl makemap mail.maildir mail.mboxfile mail.mda
+# One binary serves these names by argv[0].
+LINKS		= sendmail send-mail mailq newaliases
+PAGES		= $(notdir $(wildcard man/*.[1-8]))
+
+.PHONY: all build run check race fuzz lint man regress bench install uninstall clean help
+
+all: build
+
+## build: compile every program into bin/
+build:
+	@mkdir -p bin
+	@for p in $(PROGRAMS); do $(GOBUILD) -o bin/$$p ./src/cmd/$$p || exit 1; done
+	@for l in $(LINKS); do ln -sf smtpctl bin/$$l; done
+
+## run: a demo mail server in the foreground, unprivileged, on 127.0.0.1:2525, state in run/
+run: build
+	@mkdir -p run
+	./bin/smtpd -d -S run -f conf/demo.conf
+
+## check: format, vet and every test that needs no root
+check: build
+	@fmt=$$(gofmt -l src); test -z "$$fmt" || { echo "gofmt would change: $$fmt"; exit 1; }
+	$(GO) vet ./src/...
+	$(GO) test ./src/...
+
+## race: the tests again, watched by the race detector
+race: build
+	$(GO) test -race ./src/...
+
+## fuzz: every fuzz test in turn, FUZZTIME (20s) each
+fuzz:
+	@grep -rl --include='*_test.go' '^func Fuzz' src | while read f; do \
+		d=./$$(dirname $$f); \
+		sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p' $$f | while read t; do \
+			echo "$$d $$t"; \
+			$(GO) test -run '^$$' -fuzz "^$$t$$" -fuzztime $(FUZZTIME) $$d </dev/null || exit 1; \
+		done || exit 1; \
+	done
+
+## lint: staticcheck, the other systems' builds, and the manual pages
+lint: man
+	$(GO) run $(STATICCHECK) ./src/...
+	@for os in openbsd freebsd netbsd darwin; do \
+		echo "vet GOOS=$$os"; GOOS=$$os GOARCH=amd64 CGO_ENABLED=0 $(GO) vet ./src/... || exit 1; done
+
+## man: check the manual pages
+man:
+	@if command -v mandoc >/dev/null; then mandoc -T lint -W warning man/*.[1-8]; \
+	else echo "man: skipped, mandoc is not installed"; fi
+
+## regress: whole-daemon tests that need root, in namespaces of their own
+regress: build
+	REGRESS=1 $(GO) test -count=1 -timeout 15m ./src/regress/...
+
+## bench: throughput, CPU and memory against peers, in one run (root, Linux)
+bench: build
+	$(GO) run ./src/bench compare
+
+## install: into DESTDIR/PREFIX, with the set-gid bit, links and manual pages
+install: build
+	install -d $(DESTDIR)$(SBINDIR) $(DESTDIR)$(BINDIR) $(DESTDIR)$(LIBEXECDIR) $(DESTDIR)$(SYSCONFDIR)
+	install -m 0755 bin/smtpd $(DESTDIR)$(SBINDIR)/smtpd
+	install -m 0755 bin/smtpctl $(DESTDIR)$(SBINDIR)/smtpctl
+	@# The group owns the offline queue; who installs without root sets it later.
+	@if chgrp $(QUEUEGROUP) $(DESTDIR)$(SBINDIR)/smtpctl 2>/dev/null; then \
+		chmod 2555 $(DESTDIR)$(SBINDIR)/smtpctl; \
+	else \
+		echo "install: no group $(QUEUEGROUP) yet; create it, then:"; \
+		echo "  chgrp $(QUEUEGROUP) $(SBINDIR)/smtpctl && chmod 2555 $(SBINDIR)/smtpctl"; \
+	fi
+	@for l in $(LINKS) makemap; do ln -sf smtpctl $(DESTDIR)$(SBINDIR)/$$l; done
+	@for p in $(filter mail.%,$(PROGRAMS)); do install -m 0755 bin/$$p $(DESTDIR)$(LIBEXECDIR)/$$p; done
+	@for m in $(PAGES); do d=$(DESTDIR)$(MANDIR)/man$${m##*.}; \
+		install -d $$d && install -m 0644 man/$$m $$d/$$m; done
+	@test -e $(DESTDIR)$(SYSCONFDIR)/smtpd.conf || \
+		install -m 0644 conf/smtpd.conf $(DESTDIR)$(SYSCONFDIR)/smtpd.conf
+	@test -e $(DESTDIR)$(SYSCONFDIR)/aliases || \
+		install -m 0644 conf/aliases $(DESTDIR)$(SYSCONFDIR)/aliases
+
+## uninstall: remove what install put there; configuration and mail stay
+uninstall:
+	rm -f $(addprefix $(DESTDIR)$(SBINDIR)/,smtpd smtpctl makemap $(LINKS))
+	rm -f $(addprefix $(DESTDIR)$(LIBEXECDIR)/,$(filter mail.%,$(PROGRAMS)))
+	@for m in $(PAGES); do rm -f $(DESTDIR)$(MANDIR)/man$${m##*.}/$$m; done
+
+## clean: remove what build made
+clean:
+	rm -rf bin
+
+## help: this list
+help:
+	@sed -n 's/^## //p' Makefile
