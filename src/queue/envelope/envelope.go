@@ -71,6 +71,7 @@ type Envelope struct {
 	Hostname string         // the client's name by reverse DNS
 	Username string         // who authenticated
 	Source   netip.AddrPort // the client; zero for the local socket
+	LocalUID uint32         // who submitted it on the local socket; 0 for every other mail
 
 	Sender addr.Address // MAIL FROM; zero for the null sender
 	Rcpt   addr.Address // RCPT TO, as the client gave it

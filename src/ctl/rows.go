@@ -1,0 +1,55 @@
+package ctl
+
+// QueueRow is one line of "smtpctl show queue" (msg.VerbList).
+type QueueRow struct {
+	ID      string   `json:"evpid"`            // 16 hexadecimal digits
+	Source  string   `json:"source"`           // "local", "inet4" or "inet6"
+	Type    string   `json:"type"`             // "mda", "mta" or "bounce"
+	Flags   []string `json:"flags,omitempty"`  // of "bounce", "auth", "internal", "suspend", "hold", in this order
+	Sender  string   `json:"sender"`           // "" for the null sender
+	Rcpt    string   `json:"rcpt"`             // as the client gave it
+	Dest    string   `json:"dest"`             // after expansion
+	Created int64    `json:"created"`          // Unix seconds
+	Expires int64    `json:"expires"`          // Unix seconds
+	LastTry int64    `json:"lasttry"`          // Unix seconds, 0: never tried
+	Retry   int      `json:"retry"`            // attempts so far
+	State   string   `json:"state"`            // "pending", "inflight", "invalid"; "offline" is smtpctl's own
+	Seconds int64    `json:"seconds"`          // pending: until the next attempt (may be negative); inflight: since it began
+	Error   string   `json:"error,omitempty"`  // the last failure, one line
+	Action  string   `json:"action,omitempty"` // name of the action
+}
+
+// StatusRow is the answer to "smtpctl show status": each is "running" or
+// "paused".
+type StatusRow struct {
+	MDA  string `json:"mda"`
+	MTA  string `json:"mta"`
+	SMTP string `json:"smtp"`
+}
+
+// StatRow is one line of "smtpctl show stats".
+type StatRow struct {
+	Key   string `json:"key"`
+	Value int64  `json:"value"`
+}
+
+// DigestRow is one line of "smtpctl monitor". All are sums since the daemon
+// started; smtpctl shows differences.
+type DigestRow struct {
+	ClientConnect    int64 `json:"connect"`
+	ClientDisconnect int64 `json:"disconnect"`
+	Enqueued         int64 `json:"enqueued"`
+	Dequeued         int64 `json:"dequeued"`
+	OK               int64 `json:"ok"`
+	TempFail         int64 `json:"tempfail"`
+	PermFail         int64 `json:"permfail"`
+	Loop             int64 `json:"loop"`
+	Expired          int64 `json:"expired"`
+	Removed          int64 `json:"removed"`
+	Bounce           int64 `json:"bounce"`
+}
+
+// CountRow ends a command that changes envelopes.
+type CountRow struct {
+	Count uint32 `json:"count"`
+}

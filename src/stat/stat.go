@@ -1,0 +1,109 @@
+// Package stat holds the counters of a process, which "smtpctl show stats" and
+// "smtpctl monitor" show. Names are OpenSMTPD's where it has them.
+package stat
+
+import (
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"opensmtpd/src/privsep/msg"
+)
+
+// The names that OpenSMTPD's users know. A gauge goes up and down; the others
+// only grow.
+const (
+	SMTPSession      = "smtp.session" // gauge: open sessions
+	SMTPSessionLocal = "smtp.session.local"
+	SMTPSessionInet4 = "smtp.session.inet4"
+	SMTPSessionInet6 = "smtp.session.inet6"
+	SMTPTLS          = "smtp.tls"   // gauge: sessions after STARTTLS
+	SMTPSMTPS        = "smtp.smtps" // gauge: sessions on smtps listeners
+
+	Envelope         = "scheduler.envelope"          // gauge: envelopes in the queue
+	EnvelopeIncoming = "scheduler.envelope.incoming" // gauge: of messages being received
+	EnvelopeInflight = "scheduler.envelope.inflight" // gauge: being delivered
+	EnvelopeExpired  = "scheduler.envelope.expired"
+	EnvelopeRemoved  = "scheduler.envelope.removed"
+	EnvelopeUpdated  = "scheduler.envelope.updated"
+	DeliveryOK       = "scheduler.delivery.ok"
+	DeliveryTempFail = "scheduler.delivery.tempfail"
+	DeliveryPermFail = "scheduler.delivery.permfail"
+	DeliveryLoop     = "scheduler.delivery.loop"
+	RamqueueEnvelope = "scheduler.ramqueue.envelope"      // gauge
+	RamqueueMessage  = "scheduler.ramqueue.message"       // gauge
+	RamqueueUpdate   = "scheduler.ramqueue.update"        // gauge: messages being received
+	RamqueueHold     = "scheduler.ramqueue.hold"          // gauge: envelopes held back
+	RamqueueHoldQ    = "scheduler.ramqueue.holdq"         // gauge: destinations that hold
+	RamqueueOverflow = "scheduler.ramqueue.hold-overflow" // gauge
+
+	QueueBounce          = "queue.bounce"
+	EvpcacheSize         = "queue.evpcache.size" // gauge
+	EvpcacheLoadHit      = "queue.evpcache.load.hit"
+	EvpcacheLoadMissed   = "queue.evpcache.load.missed"
+	EvpcacheUpdateHit    = "queue.evpcache.update.hit"
+	EvpcacheUpdateMissed = "queue.evpcache.update.missed"
+
+	BounceMessage  = "bounce.message"  // gauge
+	BounceEnvelope = "bounce.envelope" // gauge
+	BounceSession  = "bounce.session"  // gauge
+
+	MDAEnvelope = "mda.envelope" // gauge
+	MDAPending  = "mda.pending"  // gauge
+	MDARunning  = "mda.running"  // gauge
+	MDAUser     = "mda.user"     // gauge
+
+	ControlSession = "control.session" // gauge
+)
+
+// Counter is one number. Its methods are for any goroutine and cost an atomic
+// addition; hold on to it rather than look it up again.
+type Counter struct {
+	_        [64]byte // a line of the cache to itself: sessions on all cores add
+	up, down atomic.Int64
+}
+
+// Add adds n, at least 0.
+func (c *Counter) Add(n int64) { c.up.Add(n) }
+
+// Sub takes n away, at least 0.
+func (c *Counter) Sub(n int64) { c.down.Add(n) }
+
+// Value returns what was added less what was taken away.
+func (c *Counter) Value() int64 { return c.up.Load() - c.down.Load() }
+
+// Set is the counters of one process. The zero Set is empty and ready.
+type Set struct {
+	mu sync.Mutex
+	m  map[string]*Counter
+}
+
+// Counter returns the counter of that name, making it at the first call. A
+// counter that was never asked for is not shown.
+func (s *Set) Counter(name string) *Counter {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := s.m[name]
+	if c == nil {
+		if s.m == nil {
+			s.m = make(map[string]*Counter)
+		}
+		c = new(Counter)
+		s.m[name] = c
+	}
+	return c
+}
+
+// Reply answers msg.Stats: every counter, sorted by name.
+func (s *Set) Reply() *msg.StatsReply {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := &msg.StatsReply{Counters: make([]msg.Counter, 0, len(s.m))}
+	for name, c := range s.m {
+		up, down := c.up.Load(), c.down.Load()
+		r.Counters = append(r.Counters, msg.Counter{Name: name, Value: up - down, Up: up, Down: down})
+	}
+	slices.SortFunc(r.Counters, func(a, b msg.Counter) int { return strings.Compare(a.Name, b.Name) })
+	return r
+}
