@@ -101,8 +101,7 @@ func (s *Set) Reply() *msg.StatsReply {
 	defer s.mu.Unlock()
 	r := &msg.StatsReply{Counters: make([]msg.Counter, 0, len(s.m))}
 	for name, c := range s.m {
-		up, down := c.up.Load(), c.down.Load()
-		r.Counters = append(r.Counters, msg.Counter{Name: name, Value: up - down, Up: up, Down: down})
+		r.Counters = append(r.Counters, msg.Counter{Name: name, Up: c.up.Load(), Down: c.down.Load()})
 	}
 	slices.SortFunc(r.Counters, func(a, b msg.Counter) int { return strings.Compare(a.Name, b.Name) })
 	return r

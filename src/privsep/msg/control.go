@@ -14,6 +14,7 @@ const (
 	// listed. When Operator is false, only those with LocalUID equal to UID.
 	VerbList Verb = "list"
 	// VerbEnvelope shows one envelope. Args: an envelope id. Raw: its text form.
+	// When Operator is false, only one with LocalUID equal to UID.
 	VerbEnvelope Verb = "envelope"
 	// VerbMessage shows a message. Args: a message id. Raw: the next piece of
 	// it, uncompressed and unsealed; Cursor and Next are a byte offset in
@@ -109,12 +110,10 @@ type LocalSession struct {
 // Stats asks a role for its counters.
 type Stats struct{}
 
-// Counter is one line of "smtpctl show stats".
+// Counter is one line of "smtpctl show stats": its value is Up less Down, the
+// sums of what was ever added and taken away.
 type Counter struct {
-	Name  string
-	Value int64
-	// Up and Down are the sums of what was ever added and taken away; smtpctl
-	// monitor shows them.
+	Name     string
 	Up, Down int64
 }
 
@@ -192,7 +191,6 @@ func (m *StatsReply) Append(b []byte) []byte {
 	b = AppendCount(b, len(m.Counters))
 	for _, c := range m.Counters {
 		b = AppendString(b, c.Name)
-		b = AppendI64(b, c.Value)
 		b = AppendI64(b, c.Up)
 		b = AppendI64(b, c.Down)
 	}
@@ -200,7 +198,7 @@ func (m *StatsReply) Append(b []byte) []byte {
 }
 
 // counterSize is what a Counter takes at least on the wire.
-const counterSize = 1 + 3*8
+const counterSize = 1 + 2*8
 
 func (m *StatsReply) Parse(b []byte) error {
 	r := NewReader(b)
@@ -210,7 +208,7 @@ func (m *StatsReply) Parse(b []byte) error {
 		for i := range m.Counters {
 			c := &m.Counters[i]
 			c.Name = r.String()
-			c.Value, c.Up, c.Down = r.I64(), r.I64(), r.I64()
+			c.Up, c.Down = r.I64(), r.I64()
 		}
 	}
 	return r.Done()

@@ -93,6 +93,9 @@ type Resources struct {
 	Hosts      []byte
 	Zone       string // of the local time
 	UIDs       map[string]uint32
+	// Operators are the uids of the members of the group "operators", by
+	// whatever way they are; control lets them do what root may.
+	Operators []uint32
 }
 
 // Program is a role: glue between the packages that do the work. New is given
