@@ -1,0 +1,306 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"opensmtpd/src/bench/load"
+)
+
+// figures are what one round measures of one server.
+type figures struct {
+	start     float64 // ms to the greeting
+	pssIdle   float64 // MiB, before any mail
+	accepted  float64 // messages/s
+	delivered float64 // messages/s
+	cpu       float64 // s per 1,000 messages
+	pssAfter  float64 // MiB
+	perConn   float64 // KiB per idle connection
+}
+
+type compare struct {
+	rounds, messages, sessions, size, reuse, idle int
+	pipeline                                      bool
+	bin, cache, dir                               string
+}
+
+func runCompare(ctx context.Context, args []string, out io.Writer) error {
+	var c compare
+	fs := flag.NewFlagSet("compare", flag.ContinueOnError)
+	fs.IntVar(&c.rounds, "rounds", 3, "rounds of each server")
+	fs.IntVar(&c.messages, "messages", 5000, "messages a round")
+	fs.IntVar(&c.sessions, "sessions", 50, "connections at once")
+	fs.IntVar(&c.size, "size", 4096, "bytes a message")
+	fs.IntVar(&c.reuse, "reuse", 10, "messages a connection")
+	fs.IntVar(&c.idle, "idle", 500, "idle connections")
+	fs.BoolVar(&c.pipeline, "pipeline", false, "use PIPELINING")
+	fs.StringVar(&c.bin, "bin", "bin", "our programs")
+	fs.StringVar(&c.cache, "cache", filepath.Join(os.TempDir(), "smtpd-bench-cache"), "downloaded packages")
+	fs.StringVar(&c.dir, "dir", "/var/tmp", "disk for queues and mailboxes")
+	only := fs.String("only", "", "measure this server alone: ours or postfix")
+	if err := fs.Parse(args); err != nil {
+		return err
+	}
+	if os.Geteuid() != 0 {
+		fmt.Fprintln(out, "bench: skipped, the comparison needs root for its namespaces")
+		return nil
+	}
+	var err error
+	if c.bin, err = filepath.Abs(c.bin); err != nil {
+		return err
+	}
+	peers := c.peers(ctx, out, *only)
+	all := make(map[string][]figures)
+	for round := range c.rounds {
+		for _, p := range peers {
+			f, err := c.measure(ctx, p)
+			if err != nil {
+				return fmt.Errorf("%s, round %d: %w", p.name, round+1, err)
+			}
+			fmt.Fprintf(out, "round %d %-8s %s\n", round+1, p.name, f)
+			all[p.name] = append(all[p.name], f)
+		}
+	}
+	report(out, peers, all)
+	return nil
+}
+
+// peers lists the servers that can be had; one that cannot is said.
+func (c *compare) peers(ctx context.Context, out io.Writer, only string) []peer {
+	list := []peer{{"ours", func(dir string, port int) (*jail, error) { return ours(c.bin, dir, port) }}}
+	debs, err := fetch(ctx, c.cache, "postfix", "libicu72", "libdb5.3", "libsasl2-2", "libnsl2", "libtirpc3")
+	if err != nil {
+		fmt.Fprintln(out, "bench: postfix skipped:", err)
+	} else {
+		list = append(list, peer{"postfix", func(dir string, port int) (*jail, error) { return postfix(debs, dir, port) }})
+	}
+	return slices.DeleteFunc(list, func(p peer) bool { return only != "" && p.name != only })
+}
+
+func (c *compare) measure(ctx context.Context, p peer) (f figures, err error) {
+	dir, err := os.MkdirTemp(c.dir, "smtpd-bench-")
+	if err != nil {
+		return f, err
+	}
+	defer os.RemoveAll(dir)
+	if err := os.Chmod(dir, 0o755); err != nil {
+		return f, err
+	}
+	port, err := freePort()
+	if err != nil {
+		return f, err
+	}
+	j, err := p.jail(dir, port)
+	if err != nil {
+		return f, err
+	}
+	addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+	srv, err := j.start()
+	if err != nil {
+		return f, err
+	}
+	stopped := false
+	defer func() {
+		if !stopped {
+			srv.stop()
+		}
+		if err != nil {
+			text, _ := os.ReadFile(j.Output)
+			log, _ := os.ReadFile(filepath.Join(dir, "queue/log"))
+			err = fmt.Errorf("%w\n%s%s", err, text, tail(log))
+		}
+	}()
+	if err := awaitGreeting(ctx, addr, srv); err != nil {
+		return f, err
+	}
+	greeted := time.Now()
+	began, before, err := srv.started()
+	if err != nil {
+		return f, err
+	}
+	f.start = greeted.Sub(began).Seconds() * 1000
+	pause(ctx, time.Second)
+	f.pssIdle = pss(srv.cmd.Process.Pid)
+
+	if f.perConn, err = c.perConnection(ctx, addr, srv); err != nil {
+		return f, err
+	}
+	began = time.Now()
+	res := load.Run(ctx, load.Options{
+		Addr: addr, Sessions: c.sessions, Messages: c.messages, Size: c.size,
+		Reuse: c.reuse, Pipeline: c.pipeline, Rcpts: recipients(),
+	})
+	f.accepted = res.PerSecond()
+	if res.Acked != int64(c.messages) {
+		return f, fmt.Errorf("only %d of %d acknowledged: %w", res.Acked, c.messages, res.FirstErr)
+	}
+	if err := awaitDelivery(ctx, filepath.Join(dir, "home"), c.messages); err != nil {
+		return f, err
+	}
+	f.delivered = float64(c.messages) / time.Since(began).Seconds()
+	f.pssAfter = pss(srv.cmd.Process.Pid)
+	cpu, err := srv.stop()
+	stopped = true
+	f.cpu = (cpu - before) / float64(c.messages) * 1000
+	return f, err
+}
+
+func tail(b []byte) []byte { return b[max(0, len(b)-2000):] }
+
+// perConnection returns the KiB that an idle connection costs.
+func (c *compare) perConnection(ctx context.Context, addr string, srv *server) (float64, error) {
+	if c.idle == 0 {
+		return 0, nil
+	}
+	few := c.idle / 10
+	conns, err := holdIdle(ctx, addr, few)
+	defer func() { closeAll(conns) }()
+	if err != nil {
+		// Postfix serves as many as it has processes; take what it gives.
+		return 0, err
+	}
+	pause(ctx, 500*time.Millisecond)
+	before := pss(srv.cmd.Process.Pid)
+	more, err := holdIdle(ctx, addr, min(c.idle, 90)-few)
+	conns = append(conns, more...)
+	if err != nil {
+		return 0, err
+	}
+	pause(ctx, 500*time.Millisecond)
+	n := len(more)
+	if n == 0 {
+		return 0, nil
+	}
+	return (pss(srv.cmd.Process.Pid) - before) * 1024 / float64(n), nil
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}
+
+func awaitGreeting(ctx context.Context, addr string, srv *server) error {
+	deadline := time.Now().Add(20 * time.Second)
+	for time.Now().Before(deadline) && ctx.Err() == nil {
+		c, err := load.Dial(ctx, addr, 5*time.Second)
+		if err == nil {
+			return c.Close()
+		}
+		pause(ctx, time.Millisecond)
+	}
+	return fmt.Errorf("no greeting on %s within 20 s", addr)
+}
+
+// awaitDelivery returns when want messages lie in the new/ of all mailboxes.
+func awaitDelivery(ctx context.Context, home string, want int) error {
+	deadline := time.Now().Add(2 * time.Minute)
+	for {
+		n := 0
+		for i := range mailboxes {
+			d, err := os.Open(filepath.Join(home, fmt.Sprintf("b%02d/Maildir/new", i)))
+			if err != nil {
+				continue
+			}
+			names, _ := d.Readdirnames(-1)
+			d.Close()
+			n += len(names)
+		}
+		if n >= want {
+			return nil
+		}
+		if ctx.Err() != nil || time.Now().After(deadline) {
+			return fmt.Errorf("only %d of %d delivered", n, want)
+		}
+		pause(ctx, 20*time.Millisecond)
+	}
+}
+
+// pss adds the proportional set size of a process and all below it, in MiB.
+func pss(root int) float64 {
+	parents := make(map[int][]int)
+	entries, _ := os.ReadDir("/proc")
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		if err != nil {
+			continue
+		}
+		rest := string(stat[strings.LastIndexByte(string(stat), ')')+1:])
+		if fields := strings.Fields(rest); len(fields) > 1 {
+			ppid, _ := strconv.Atoi(fields[1])
+			parents[ppid] = append(parents[ppid], pid)
+		}
+	}
+	total := 0.0
+	for todo := slices.Clone(parents[root]); len(todo) > 0; { // not the jail itself
+		pid := todo[0]
+		todo = append(todo[1:], parents[pid]...)
+		total += pssOf(pid)
+	}
+	return total / 1024
+}
+
+func pssOf(pid int) float64 {
+	f, err := os.Open(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
+	if err != nil {
+		return 0
+	}
+	defer f.Close()
+	for s := bufio.NewScanner(f); s.Scan(); {
+		if v, ok := strings.CutPrefix(s.Text(), "Pss:"); ok {
+			kb, _ := strconv.ParseFloat(strings.Fields(v)[0], 64)
+			return kb
+		}
+	}
+	return 0
+}
+
+func (f figures) String() string {
+	return fmt.Sprintf("start %5.0f ms  idle %5.1f MiB  accepted %6.0f/s  delivered %6.0f/s  %5.2f CPU-s/1000  after %5.1f MiB  %7.1f KiB/idle connection",
+		f.start, f.pssIdle, f.accepted, f.delivered, f.cpu, f.pssAfter, f.perConn)
+}
+
+// median returns the middle figure of each kind.
+func median(fs []figures) figures {
+	pick := func(get func(figures) float64) float64 {
+		var v []float64
+		for _, f := range fs {
+			v = append(v, get(f))
+		}
+		slices.Sort(v)
+		return v[len(v)/2]
+	}
+	return figures{
+		pick(func(f figures) float64 { return f.start }), pick(func(f figures) float64 { return f.pssIdle }),
+		pick(func(f figures) float64 { return f.accepted }), pick(func(f figures) float64 { return f.delivered }),
+		pick(func(f figures) float64 { return f.cpu }), pick(func(f figures) float64 { return f.pssAfter }),
+		pick(func(f figures) float64 { return f.perConn }),
+	}
+}
+
+func report(out io.Writer, peers []peer, all map[string][]figures) {
+	for _, p := range peers {
+		fmt.Fprintf(out, "median  %-8s %s\n", p.name, median(all[p.name]))
+	}
+	if len(all["ours"]) == 0 || len(all["postfix"]) == 0 {
+		return
+	}
+	a, b := median(all["ours"]), median(all["postfix"])
+	fmt.Fprintf(out, "ours/postfix: accepted × %.2f, delivered × %.2f, CPU × %.2f, start × %.2f, idle memory × %.2f\n",
+		a.accepted/b.accepted, a.delivered/b.delivered, a.cpu/b.cpu, a.start/b.start, a.pssIdle/b.pssIdle)
+}
