@@ -1,0 +1,71 @@
+// Package disk is the only door from the queue to the disk: an interface for
+// everything the queue does with files, the real disk, and a simulated one that
+// crashes and fails on demand. Names are relative to the root of the spool, with
+// "/" between components; no symbolic link is ever followed.
+package disk
+
+import (
+	"io"
+	"io/fs"
+)
+
+// FS is a tree of files rooted at the spool directory. A change of a directory
+// (create, rename, remove) is durable only after SyncDir of that directory; the
+// contents of a file only after its Sync. Errors wrap the errno.
+type FS interface {
+	// Create makes a file that must not exist, mode 0600, open for reading
+	// and writing.
+	Create(name string) (File, error)
+	// Open opens an existing regular file for reading and, when write is
+	// set, writing.
+	Open(name string, write bool) (File, error)
+	// Rename moves a file or directory; an existing file is replaced.
+	Rename(from, to string) error
+	// Remove unlinks a file or an empty directory.
+	Remove(name string) error
+	// Mkdir makes a directory, mode 0700.
+	Mkdir(name string) error
+	// ReadDir lists a directory in no particular order.
+	ReadDir(name string) ([]Entry, error)
+	// Stat looks at a name without following a link.
+	Stat(name string) (Info, error)
+	// SyncDir makes the entries of a directory durable.
+	SyncDir(name string) error
+	// Lock takes an exclusive lock on a file, created if need be; it fails at
+	// once with ErrLocked while another process holds it. Closing releases.
+	Lock(name string) (io.Closer, error)
+	// Space tells how full the file system is.
+	Space() (Space, error)
+}
+
+// File is an open file. Offsets are absolute; there is no cursor.
+type File interface {
+	io.ReaderAt
+	io.WriterAt
+	io.Closer
+	// Sync makes the contents durable (fdatasync). After an error nothing is
+	// known about what was written since the last success.
+	Sync() error
+	Truncate(size int64) error
+	Size() (int64, error)
+}
+
+// Entry is a name in a directory.
+type Entry struct {
+	Name string
+	Type fs.FileMode // type bits; 0 is a regular file
+}
+
+// Info is what Stat tells.
+type Info struct {
+	Mode fs.FileMode
+	Size int64
+	UID  uint32
+}
+
+// Space is what is free, in percent of what ordinary users may use; 100 where
+// the file system does not say.
+type Space struct {
+	Bytes  float64
+	Inodes float64
+}
