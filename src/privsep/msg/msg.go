@@ -64,6 +64,10 @@ const (
 	// lka → parent, agents
 	TypeUserInfo Type = iota + 64
 	TypeUserInfoReply
+	TypeInclude
+	TypeIncludeReply
+	TypeTableFile
+	TypeTableFileReply // + descriptor: the file, opened again
 
 	// lka → queue, dispatcher → queue, queue → dispatcher
 	TypeAddEnvelope Type = iota + 96
@@ -144,10 +148,15 @@ type RDNSReply struct {
 }
 
 // UserInfo asks parent for a system user, and for what his .forward holds when
-// Forward is set.
+// Forward is set. When Virtual is set the user is from a userbase table: nobody
+// is looked up, and the .forward is the one in Home, checked and read as UID and
+// GID.
 type UserInfo struct {
-	Name    string
-	Forward bool
+	Name     string
+	Forward  bool
+	Virtual  bool
+	UID, GID uint32
+	Home     string
 }
 
 // UserInfoReply answers UserInfo. When Err is set nothing else holds.
@@ -160,6 +169,31 @@ type UserInfoReply struct {
 	HasForward bool   // ~/.forward exists and passed every check of forward(5)
 	Forward    []byte // at most 4 KiB
 }
+
+// Include asks parent for what a file named by :include: in an aliases table
+// holds. It is read as the daemon's own user, never as root: the name comes from
+// a table, but a lookup process gone wrong must not read what only root may.
+type Include struct{ Path string }
+
+// IncludeReply answers Include. When Err is set nothing else holds.
+type IncludeReply struct {
+	Err   *mailerr.Error // trouble reading; nil when there is no such file
+	Found bool
+	Data  []byte // at most MaxInclude bytes; a longer file is an error
+}
+
+// MaxInclude is the longest file that :include: takes: what one frame carries.
+const MaxInclude = 1<<20 - 4096
+
+// TableFile asks parent to open the file of a table of the given generation
+// again, for `smtpctl update table`.
+type TableFile struct {
+	Gen  mail.Gen
+	Name string // of the table; the path is parent's own knowledge
+}
+
+// TableFileReply answers TableFile and brings the descriptor unless Err is set.
+type TableFileReply struct{ Err *mailerr.Error }
 
 // AddEnvelope gives queue one envelope of a message that is being received.
 type AddEnvelope struct{ Envelope envelope.Envelope }
