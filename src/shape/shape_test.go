@@ -21,11 +21,11 @@ var layers = []struct {
 	family bool // packages of the row may import each other
 	rooms  []string
 }{
-	{false, []string{"mail", "mailerr", "clock", "version", "paths", "safefile", "crypt", "stat"}},
+	{false, []string{"mail", "mailerr", "clock", "version", "paths", "safefile", "crypt"}},
 	{false, []string{"mail/addr", "mlog"}},
 	{true, []string{"mail/rfc5322", "mail/srs", "queue/envelope"}},
 	{false, []string{"privsep/msg"}},
-	{false, []string{"privsep/imsg", "privsep/priv"}},
+	{false, []string{"privsep/imsg", "privsep/priv", "stat"}},
 	{false, []string{"privsep/proc"}},
 	{true, []string{"conf"}},
 	{true, []string{"smtp", "lookup", "mda", "queue", "bounce", "ctl", "pki", "filter"}},

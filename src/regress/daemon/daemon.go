@@ -1,0 +1,363 @@
+// Package daemon starts the real smtpd for tests, unprivileged, with its state
+// in a directory of the test's own, and lets a test talk to it, look at it and
+// hurt it.
+package daemon
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"opensmtpd/src/bench/load"
+)
+
+// Wait is how long anything that must happen may take on a busy machine. It is
+// never a measure of speed.
+const Wait = 60 * time.Second
+
+// Bin returns the directory of the built programs, and skips the test when
+// `make build` has not run.
+func Bin(t testing.TB) string {
+	t.Helper()
+	for dir := "."; ; dir = filepath.Join(dir, "..") {
+		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+			bin, err := filepath.Abs(filepath.Join(dir, "bin"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := os.Stat(filepath.Join(bin, "smtpd")); err != nil {
+				t.Skip("the programs are not built: run `make build` first")
+			}
+			return bin
+		}
+		if abs, err := filepath.Abs(dir); err != nil || abs == "/" {
+			t.Fatal("no go.mod above the test")
+		}
+	}
+}
+
+// Daemon is one smtpd with its state directory.
+type Daemon struct {
+	t    testing.TB
+	Bin  string
+	Dir  string // state: spool, smtpd.sock, smtpd.conf, Maildir
+	Addr string // host:port that $port of the configuration stands for
+	cmd  *exec.Cmd
+	log  *output
+	done chan struct{} // closed when the process has been waited for
+	err  error         // of Wait, when done
+}
+
+// New makes a state directory and a configuration, in which $port is a free
+// port of 127.0.0.1 and $maildir a maildir of the test's. Nothing runs yet.
+func New(t testing.TB, conf string) *Daemon {
+	t.Helper()
+	bin := Bin(t)
+	// The path of a Unix socket is short; t.TempDir's need not be.
+	dir, err := os.MkdirTemp("/tmp", "smtpd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &Daemon{t: t, Bin: bin, Dir: dir, Addr: freeAddr(t)}
+	t.Cleanup(func() {
+		d.Stop()
+		if t.Failed() {
+			t.Logf("log of smtpd:\n%s", d.Log())
+		}
+		os.RemoveAll(dir)
+	})
+	d.Configure(conf)
+	return d
+}
+
+// Basic is a configuration that takes mail for the user who runs the test.
+const Basic = `listen on 127.0.0.1 port $port
+listen on socket
+action "local" maildir $maildir
+match for local action "local"
+`
+
+func freeAddr(t testing.TB) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// Port is the port of Addr.
+func (d *Daemon) Port() string {
+	_, port, _ := net.SplitHostPort(d.Addr)
+	return port
+}
+
+// Path returns a path below the state directory.
+func (d *Daemon) Path(elem ...string) string {
+	return filepath.Join(append([]string{d.Dir}, elem...)...)
+}
+
+// Configure writes a new configuration; Reload makes a running daemon take it.
+func (d *Daemon) Configure(conf string) {
+	d.t.Helper()
+	if err := os.WriteFile(d.Path("smtpd.conf"), []byte(conf), 0o600); err != nil {
+		d.t.Fatal(err)
+	}
+}
+
+// Args returns the arguments that smtpd is started with, extra ones first.
+func (d *Daemon) Args(extra ...string) []string {
+	return append(extra, "-S", d.Dir, "-f", d.Path("smtpd.conf"),
+		"-D", "port="+d.Port(), "-D", "maildir="+d.Path("Maildir"))
+}
+
+// Start runs smtpd in the foreground and returns when it greets.
+func (d *Daemon) Start(extra ...string) *Daemon {
+	d.t.Helper()
+	d.launch(extra...)
+	deadline := time.Now().Add(Wait)
+	for time.Now().Before(deadline) {
+		c, err := load.Dial(d.t.Context(), d.Addr, Wait)
+		if err == nil {
+			c.Close()
+			return d
+		}
+		if !d.Alive() {
+			break
+		}
+		d.poll()
+	}
+	d.t.Fatalf("smtpd did not greet on %s", d.Addr)
+	return nil
+}
+
+func (d *Daemon) launch(extra ...string) {
+	d.t.Helper()
+	d.log = &output{}
+	d.done = make(chan struct{})
+	d.cmd = exec.Command(filepath.Join(d.Bin, "smtpd"), d.Args(append([]string{"-d"}, extra...)...)...)
+	d.cmd.Stderr, d.cmd.Stdout = d.log, d.log
+	d.cmd.Dir = d.Dir
+	d.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM, Setpgid: true}
+	if err := d.cmd.Start(); err != nil {
+		d.t.Fatal(err)
+	}
+	go func(cmd *exec.Cmd, done chan struct{}) {
+		d.err = cmd.Wait()
+		close(done)
+	}(d.cmd, d.done)
+}
+
+// Alive tells whether the parent process still runs.
+func (d *Daemon) Alive() bool {
+	if d.done == nil {
+		return false
+	}
+	select {
+	case <-d.done:
+		return false
+	default:
+		return true
+	}
+}
+
+// Stop ends the daemon as an administrator would and returns its exit status.
+func (d *Daemon) Stop() int {
+	if d.done == nil {
+		return 0
+	}
+	_ = d.cmd.Process.Signal(syscall.SIGTERM)
+	return d.Exit()
+}
+
+// Exit waits until the daemon has ended by itself and returns its status; -1
+// for a signal.
+func (d *Daemon) Exit() int {
+	d.t.Helper()
+	select {
+	case <-d.done:
+	case <-time.After(Wait):
+		_ = syscall.Kill(-d.cmd.Process.Pid, syscall.SIGKILL)
+		<-d.done
+		d.t.Errorf("smtpd had to be killed: it did not end within %v", Wait)
+	}
+	return d.cmd.ProcessState.ExitCode()
+}
+
+// Log returns what smtpd has written so far.
+func (d *Daemon) Log() string {
+	if d.log == nil {
+		return ""
+	}
+	return d.log.String()
+}
+
+// AwaitLog waits until the log matches a regular expression and returns the
+// match with its groups.
+func (d *Daemon) AwaitLog(pattern string) []string {
+	d.t.Helper()
+	re := regexp.MustCompile(pattern)
+	var m []string
+	d.Await("log line "+pattern, func() bool {
+		m = re.FindStringSubmatch(d.Log())
+		return m != nil
+	})
+	return m
+}
+
+// Await polls until ok, and fails the test when that takes too long.
+func (d *Daemon) Await(what string, ok func() bool) {
+	d.t.Helper()
+	deadline := time.Now().Add(Wait)
+	for !ok() {
+		if time.Now().After(deadline) {
+			d.t.Fatalf("waited %v in vain for %s", Wait, what)
+		}
+		d.poll()
+	}
+}
+
+// poll waits a little before another look at what another process does.
+func (d *Daemon) poll() {
+	select {
+	case <-d.t.Context().Done(): // in a cleanup the look itself must do
+	case <-time.After(2 * time.Millisecond):
+	}
+}
+
+// Roles returns the process ids of the daemon by the title that ps shows,
+// without "smtpd: ": "[priv]" for the parent, "dispatcher", "lookup", ….
+func (d *Daemon) Roles() map[string]int {
+	d.t.Helper()
+	roles := map[string]int{}
+	for _, pid := range descendants(d.cmd.Process.Pid) {
+		cmdline, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+		if err != nil {
+			continue
+		}
+		argv0, _, _ := bytes.Cut(cmdline, []byte{0})
+		if title, ok := strings.CutPrefix(string(argv0), "smtpd: "); ok {
+			roles[title] = pid
+		}
+	}
+	return roles
+}
+
+// descendants returns a process and all below it.
+func descendants(root int) []int {
+	list := []int{root}
+	for i := 0; i < len(list); i++ {
+		tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", list[i]))
+		for _, f := range tasks {
+			text, _ := os.ReadFile(f)
+			for _, w := range strings.Fields(string(text)) {
+				if pid, err := strconv.Atoi(w); err == nil {
+					list = append(list, pid)
+				}
+			}
+		}
+	}
+	return list
+}
+
+// Run runs one of the programs with the daemon's state and returns what it
+// printed on stdout and stderr, and its exit status.
+func (d *Daemon) Run(stdin string, program string, args ...string) (stdout, stderr string, status int) {
+	d.t.Helper()
+	ctx, cancel := context.WithTimeout(d.t.Context(), Wait)
+	defer cancel()
+	c := exec.CommandContext(ctx, filepath.Join(d.Bin, program), args...)
+	c.Env = append(os.Environ(), "SMTPD_STATE="+d.Dir)
+	c.Stdin = strings.NewReader(stdin)
+	var out, errs bytes.Buffer
+	c.Stdout, c.Stderr = &out, &errs
+	if err := c.Run(); err != nil && c.ProcessState == nil {
+		d.t.Fatal(err)
+	}
+	return out.String(), errs.String(), c.ProcessState.ExitCode()
+}
+
+// Ctl runs smtpctl, which must succeed, and returns what it printed.
+func (d *Daemon) Ctl(args ...string) string {
+	d.t.Helper()
+	out, errs, status := d.Run("", "smtpctl", args...)
+	if status != 0 {
+		d.t.Fatalf("smtpctl %s: status %d: %s%s", strings.Join(args, " "), status, out, errs)
+	}
+	return out
+}
+
+// Dial connects, reads the greeting and says EHLO.
+func (d *Daemon) Dial() *load.Conn {
+	d.t.Helper()
+	c, err := load.Dial(d.t.Context(), d.Addr, Wait)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	d.t.Cleanup(func() { c.Close() })
+	if err := c.Hello("client.localhost"); err != nil {
+		d.t.Fatal(err)
+	}
+	return c
+}
+
+// Mail returns the messages in a maildir's new/, by file name.
+func (d *Daemon) Mail(maildir string) map[string]string {
+	d.t.Helper()
+	m := map[string]string{}
+	files, err := filepath.Glob(filepath.Join(maildir, "new", "*"))
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	for _, f := range files {
+		text, err := os.ReadFile(f)
+		if err != nil && !os.IsNotExist(err) {
+			d.t.Fatal(err)
+		}
+		m[filepath.Base(f)] = string(text)
+	}
+	return m
+}
+
+// AwaitMail waits until the default maildir holds n messages.
+func (d *Daemon) AwaitMail(n int) map[string]string {
+	d.t.Helper()
+	var m map[string]string
+	d.Await(fmt.Sprintf("%d messages", n), func() bool {
+		m = d.Mail(d.Path("Maildir"))
+		return len(m) >= n
+	})
+	if len(m) > n {
+		d.t.Fatalf("%d messages in the maildir, want %d", len(m), n)
+	}
+	return m
+}
+
+// output collects what a process writes.
+type output struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.String()
+}
