@@ -88,6 +88,12 @@ const (
 	TypeDeliverResult
 	TypeForward
 	TypeForwardReply
+	TypeAgentConf    // parent → agent: what it is there for
+	TypeMailbox      // agent → parent: lock and open a system mailbox
+	TypeMailboxReply // + descriptor
+	TypeMailboxDone  // agent → parent: unlock it
+	TypeAgentEnd     // queue → parent: this agent does not answer
+	TypeUserBase     // parent → lookup: who is this in a userbase table? UserInfoReply answers
 
 	// control → every role
 	TypeControl Type = iota + 160
@@ -166,7 +172,7 @@ type UserInfoReply struct {
 	Name       string
 	UID, GID   uint32
 	Home       string
-	HasForward bool   // ~/.forward exists and passed every check of forward(5)
+	HasForward bool   // ~/.forward exists and passed every check of forward(5); Forward may still be empty
 	Forward    []byte // at most 4 KiB
 }
 

@@ -22,7 +22,7 @@ func samples() []Parser {
 	rcpt := addr.Address{Local: "us er", Domain: "example.org"}
 	refused := mailerr.Permanent(550, 1, 1, "Invalid recipient", nil)
 	long := bytes.Repeat([]byte("body\r\n"), 10000)
-	return []Parser{
+	return append(deliverySamples(), []Parser{
 		&Expand{
 			Gen: 7, Session: 1 << 63, Message: 0xffffffff, First: 3, Flags: envelope.Authenticated | envelope.Internal,
 			Client: Client{
@@ -78,7 +78,7 @@ func samples() []Parser {
 		&AbortConf{Gen: 2},
 		&Shutdown{},
 		&Verbose{Verbose: true, Trace: []string{"io"}},
-	}
+	}...)
 }
 
 // fresh returns an empty message of the same type.
