@@ -53,6 +53,7 @@ type Daemon struct {
 	Bin  string
 	Dir  string // state: spool, smtpd.sock, smtpd.conf, Maildir
 	Addr string // host:port that $port of the configuration stands for
+	Root bool   // privileged: no -S, the system's own paths
 	cmd  *exec.Cmd
 	log  *output
 	done chan struct{} // closed when the process has been waited for
@@ -78,6 +79,20 @@ func New(t testing.TB, conf string) *Daemon {
 		os.RemoveAll(dir)
 	})
 	d.Configure(conf)
+	return d
+}
+
+// NewRoot is New for a daemon with all its privileges, which uses the system's
+// own spool, socket and accounts: the caller must be root in namespaces of its
+// own, see package regress. One can run at a time.
+func NewRoot(t testing.TB, conf string) *Daemon {
+	t.Helper()
+	d := New(t, conf)
+	d.Root = true
+	// Roles and agents that are not root pass through here.
+	if err := os.Chmod(d.Dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
 	return d
 }
 
@@ -118,28 +133,52 @@ func (d *Daemon) Configure(conf string) {
 
 // Args returns the arguments that smtpd is started with, extra ones first.
 func (d *Daemon) Args(extra ...string) []string {
-	return append(extra, "-S", d.Dir, "-f", d.Path("smtpd.conf"),
-		"-D", "port="+d.Port(), "-D", "maildir="+d.Path("Maildir"))
+	if !d.Root {
+		extra = append(extra, "-S", d.Dir)
+	}
+	return append(extra, "-f", d.Path("smtpd.conf"), "-D", "port="+d.Port(), "-D", "maildir="+d.Path("Maildir"))
 }
 
 // Start runs smtpd in the foreground and returns when it greets.
 func (d *Daemon) Start(extra ...string) *Daemon {
 	d.t.Helper()
 	d.launch(extra...)
-	deadline := time.Now().Add(Wait)
-	for time.Now().Before(deadline) {
-		c, err := load.Dial(d.t.Context(), d.Addr, Wait)
-		if err == nil {
-			c.Close()
-			return d
-		}
-		if !d.Alive() {
-			break
-		}
-		d.poll()
+	if d.greets() {
+		return d
 	}
 	d.t.Fatalf("smtpd did not greet on %s", d.Addr)
 	return nil
+}
+
+// Restart starts the daemon again after it has ended, once the processes of the
+// one before have gone.
+func (d *Daemon) Restart() *Daemon {
+	d.t.Helper()
+	old := d.log.String()
+	deadline := time.Now().Add(Wait)
+	for {
+		d.launch()
+		if d.greets() {
+			return d
+		}
+		if time.Now().After(deadline) {
+			d.t.Fatalf("smtpd does not come back; it said before:\n%s", old)
+		}
+		d.Exit()
+	}
+}
+
+// greets waits for the greeting, or for the end of the process.
+func (d *Daemon) greets() bool {
+	deadline := time.Now().Add(Wait)
+	for time.Now().Before(deadline) && d.Alive() {
+		if c, err := load.Dial(d.t.Context(), d.Addr, Wait); err == nil {
+			c.Close()
+			return true
+		}
+		d.poll()
+	}
+	return false
 }
 
 func (d *Daemon) launch(extra ...string) {
@@ -278,7 +317,9 @@ func (d *Daemon) Run(stdin string, program string, args ...string) (stdout, stde
 	ctx, cancel := context.WithTimeout(d.t.Context(), Wait)
 	defer cancel()
 	c := exec.CommandContext(ctx, filepath.Join(d.Bin, program), args...)
-	c.Env = append(os.Environ(), "SMTPD_STATE="+d.Dir)
+	if !d.Root {
+		c.Env = append(os.Environ(), "SMTPD_STATE="+d.Dir)
+	}
 	c.Stdin = strings.NewReader(stdin)
 	var out, errs bytes.Buffer
 	c.Stdout, c.Stderr = &out, &errs

@@ -1,0 +1,37 @@
+package regress
+
+import (
+	"fmt"
+	"os"
+	"testing"
+)
+
+// inside tells that the tests run as root in namespaces of their own, so that
+// accounts, mounts and the network can be changed without touching the machine.
+var inside = os.Getenv("REGRESS") == "inside"
+
+func TestMain(m *testing.M) {
+	if os.Getenv("REGRESS") == "1" {
+		status, err := reexec()
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "regress:", err)
+			os.Exit(1)
+		}
+		os.Exit(status)
+	}
+	if inside {
+		if err := furnish(); err != nil {
+			fmt.Fprintln(os.Stderr, "regress:", err)
+			os.Exit(1)
+		}
+	}
+	os.Exit(m.Run())
+}
+
+// privileged skips a test that needs root in namespaces.
+func privileged(t *testing.T) {
+	t.Helper()
+	if !inside {
+		t.Skip("needs root and its own namespaces: run `make regress` as root on Linux")
+	}
+}
