@@ -78,6 +78,7 @@ type call struct {
 	file     *os.File
 	err      error
 	deadline time.Duration // on the monotonic clock
+	patient  bool          // the context has its own deadline
 	left     bool          // nobody waits any more; guarded by Peer.mu
 	done     chan struct{}
 }
@@ -202,6 +203,7 @@ func (p *Peer) CallRows(ctx context.Context, m msg.Message, row msg.Parser, next
 // finish sends the request and waits for the end of c.
 func (p *Peer) finish(ctx context.Context, m msg.Message, c *call) error {
 	c.done = make(chan struct{})
+	_, c.patient = ctx.Deadline()
 	id, err := p.submit(ctx, m, nil, c)
 	if err != nil {
 		return err
@@ -414,7 +416,7 @@ func (p *Peer) sweep(ctx context.Context) bool {
 	p.mu.Lock()
 	var late []*call
 	for id, c := range p.calls {
-		if c.deadline <= now {
+		if !c.patient && c.deadline <= now {
 			delete(p.calls, id)
 			late = append(late, c)
 		}

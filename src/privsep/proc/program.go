@@ -99,7 +99,8 @@ type Resources struct {
 }
 
 // Program is a role: glue between the packages that do the work. New is given
-// an Env before privileges are dropped and must not wait.
+// an Env before privileges are dropped and must not wait; it must not open
+// files of its own either, which Run does, as the user that the role has become.
 type Program interface {
 	Handlers() []Handler
 	// Prepare checks a new generation and keeps it ready; on error the old one
@@ -122,6 +123,12 @@ type Env struct {
 	Log   *mlog.Logger
 	Peers map[Role]Caller
 	Conf  Conf // the first generation; New reads it as Prepare and Commit would
+	// Dir is the only directory that the role may use, as it sees it after the
+	// drop: "/" of its chroot, or a path in unprivileged mode. Only queue has
+	// one in which it may write: the spool.
+	Dir string
+	// Paused lists what smtpd -P wants stopped at the start: mda, mta, smtp.
+	Paused []string
 	// Unprivileged tells that all roles run as one ordinary user (smtpd -S).
 	Unprivileged bool
 	// Trace tells whether a trace of smtpd -T or smtpctl trace is on.
