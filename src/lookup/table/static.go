@@ -1,0 +1,145 @@
+package table
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"sync/atomic"
+
+	"opensmtpd/src/conf"
+)
+
+// Static is a table whose content is in memory: the one written in the
+// configuration, or that of a file.
+type Static struct {
+	name, path string
+	delim      string
+	now        atomic.Pointer[set]
+	cursor     atomic.Uint64
+}
+
+// Entry is an element of a static table; Value is "" in a list.
+type Entry struct{ Key, Value string }
+
+// NewStatic returns a table that holds entries. delim is the sub-address
+// delimiter.
+func NewStatic(name string, kind conf.Kind, entries []Entry, delim string) *Static {
+	s := &set{kind: kind, ents: make([]entry, 0, len(entries))}
+	for _, e := range entries {
+		key := uint32(len(s.text))
+		s.text = append(append(s.text, e.Key...), e.Value...)
+		keyLen, valLen := uint32(len(e.Key)), uint32(len(e.Value))
+		s.ents = append(s.ents, entry{key: key, keyLen: keyLen, val: key + keyLen, valLen: valLen})
+	}
+	s.build()
+	t := &Static{name: name, delim: delim}
+	t.now.Store(s)
+	return t
+}
+
+// NewFile returns a table that holds what f does. path is for messages. The
+// caller closes f.
+func NewFile(name, path string, f *os.File, delim string) (*Static, error) {
+	t := &Static{name: name, path: path, delim: delim}
+	if err := t.Update(f); err != nil {
+		return nil, err
+	}
+	return t, nil
+}
+
+// Update reads the table again from f. When that fails the old content stays.
+func (t *Static) Update(f *os.File) error {
+	text, err := readFile(f)
+	if err == nil {
+		var s *set
+		if s, err = parseText(text); err == nil {
+			t.now.Store(s)
+			return nil
+		}
+	}
+	return fmt.Errorf("%s:%w", t.path, err)
+}
+
+// Name implements Table.
+func (t *Static) Name() string { return t.name }
+
+// Len returns the number of entries.
+func (t *Static) Len() int { return len(t.now.Load().ents) }
+
+// Kind tells whether the table is a list or a map. An empty file is a map.
+func (t *Static) Kind() conf.Kind { return t.now.Load().kind }
+
+// Path is the file's, empty for a table of the configuration.
+func (t *Static) Path() string { return t.path }
+
+// Delim is the sub-address delimiter that the table was made with.
+func (t *Static) Delim() string { return t.delim }
+
+// Keys returns the keys in order, as written.
+func (t *Static) Keys() []string {
+	s := t.now.Load()
+	keys := make([]string, len(s.ents))
+	for i := range keys {
+		keys[i] = s.key(i)
+	}
+	return keys
+}
+
+// Check returns the entries that cannot be used under service.
+func (t *Static) Check(service Service) []Problem {
+	s := t.now.Load()
+	switch service {
+	case NetAddr, AddrName, Source:
+		return s.netIndex().bad
+	case Regex:
+		return s.regexList().bad
+	case UserInfo:
+		var bad []Problem
+		for i := range s.ents {
+			if _, err := ParseUser(s.key(i), s.value(i)); err != nil {
+				bad = append(bad, Problem{int(s.ents[i].line), s.key(i), err})
+			}
+		}
+		return bad
+	}
+	return nil
+}
+
+// Match implements Table.
+func (t *Static) Match(_ context.Context, service Service, key string) (bool, error) {
+	return t.find(t.now.Load(), service, key) >= 0, nil
+}
+
+// Lookup implements Table. Every key of a list maps to nothing.
+func (t *Static) Lookup(_ context.Context, service Service, key string) (string, bool, error) {
+	s := t.now.Load()
+	i := t.find(s, service, key)
+	if i < 0 {
+		return "", false, nil
+	}
+	return s.value(i), true, nil
+}
+
+func (t *Static) find(s *set, service Service, key string) int {
+	switch service {
+	case Domain:
+		return s.findDomain(key)
+	case MailAddr:
+		return s.findMail(key, t.delim)
+	case NetAddr, AddrName:
+		return s.findAddr(key)
+	case Regex:
+		return s.findRegex(key)
+	}
+	return s.find(key)
+}
+
+// Fetch implements Table: the keys in order.
+func (t *Static) Fetch(context.Context, Service) (string, bool, error) {
+	s := t.now.Load()
+	if len(s.ents) == 0 {
+		return "", false, nil
+	}
+	n := t.cursor.Add(1) - 1
+	return s.key(int(n % uint64(len(s.ents)))), true, nil
+}
