@@ -59,7 +59,7 @@ func (p *Peer) request(ctx context.Context, table *Table, f *imsg.Frame) {
 	r := &request{peer: p, head: f.Header, body: f.Body, file: f.File}
 	h, ok := table.rows[tableKey{p.other, msg.Type(f.Type)}]
 	if !ok {
-		p.log.Warnf("warn: %s: message %d from %s is not for us", p.self, f.Type, p.other)
+		p.log.NotForUs(string(p.self), string(p.other), f.Type)
 		r.Fail(mailerr.Local(fmt.Errorf("%s does not take message %d from %s", p.self, f.Type, p.other)))
 		r.leave()
 		p.took(size)
@@ -123,7 +123,7 @@ func (r *request) ReplyFile(m msg.Message, f *os.File) {
 
 func (r *request) Fail(err *mailerr.Error) {
 	if r.head.Flags&imsg.FlagCall == 0 {
-		r.peer.log.Warnf("warn: %s: message %d from %s: %v", r.peer.self, r.head.Type, r.peer.other, err)
+		r.peer.log.RequestFailed(string(r.peer.self), string(r.peer.other), r.head.Type, err)
 		return
 	}
 	r.Reply(&msg.Error{Err: *err})
@@ -135,7 +135,7 @@ func (r *request) put(m msg.Message, flags imsg.Flags, f *os.File) {
 	h := imsg.Header{Type: uint16(m.Type()), Flags: flags, Call: r.head.Call, Session: r.head.Session}
 	_, err := r.peer.conn.Put(h, m, f)
 	if err == imsg.ErrTooLong {
-		r.peer.log.Warnf("warn: %s: reply to message %d from %s: %v", r.peer.self, r.head.Type, r.peer.other, err)
+		r.peer.log.RequestFailed(string(r.peer.self), string(r.peer.other), r.head.Type, err)
 		h.Type, h.Flags = uint16(msg.TypeError), imsg.FlagReply
 		r.peer.conn.Put(h, &msg.Error{Err: *mailerr.Local(err)}, nil)
 	}
