@@ -5,13 +5,18 @@
 package disk
 
 import (
+	"errors"
 	"io"
 	"io/fs"
 )
 
+// ErrLocked tells that another process holds the lock.
+var ErrLocked = errors.New("locked by another process")
+
 // FS is a tree of files rooted at the spool directory. A change of a directory
-// (create, rename, remove) is durable only after SyncDir of that directory; the
-// contents of a file only after its Sync. Errors wrap the errno.
+// (create, rename, remove) is durable only after SyncDir of that directory, for
+// a rename that of the target; the contents of a file only after its Sync.
+// Errors wrap the errno. All methods may be called at the same time.
 type FS interface {
 	// Create makes a file that must not exist, mode 0600, open for reading
 	// and writing.
@@ -25,8 +30,8 @@ type FS interface {
 	Remove(name string) error
 	// Mkdir makes a directory, mode 0700.
 	Mkdir(name string) error
-	// ReadDir lists a directory in no particular order.
-	ReadDir(name string) ([]Entry, error)
+	// ReadDir returns the names in a directory, in no particular order.
+	ReadDir(name string) ([]string, error)
 	// Stat looks at a name without following a link.
 	Stat(name string) (Info, error)
 	// SyncDir makes the entries of a directory durable.
@@ -46,14 +51,10 @@ type File interface {
 	// Sync makes the contents durable (fdatasync). After an error nothing is
 	// known about what was written since the last success.
 	Sync() error
+	// Truncate cuts or extends the file to size bytes.
 	Truncate(size int64) error
+	// Size returns the length in bytes.
 	Size() (int64, error)
-}
-
-// Entry is a name in a directory.
-type Entry struct {
-	Name string
-	Type fs.FileMode // type bits; 0 is a regular file
 }
 
 // Info is what Stat tells.
@@ -68,4 +69,17 @@ type Info struct {
 type Space struct {
 	Bytes  float64
 	Inodes float64
+}
+
+// percent returns how much avail is of avail and used together. File systems
+// without a count say 0 or all ones.
+func percent(total, free, avail uint64) float64 {
+	if total == 0 || free == 0 && avail == 0 && total == ^uint64(0) || free == ^uint64(0) {
+		return 100
+	}
+	used := total - free
+	if avail+used == 0 {
+		return 100
+	}
+	return 100 * float64(avail) / float64(avail+used)
 }

@@ -1,0 +1,18 @@
+//go:build freebsd || dragonfly
+
+package disk
+
+import "golang.org/x/sys/unix"
+
+func datasync(fd int) error { return unix.Fsync(fd) }
+
+func space(fd int) (Space, error) {
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(fd, &st); err != nil {
+		return Space{}, err
+	}
+	return Space{
+		percent(uint64(st.Blocks), uint64(st.Bfree), uint64(max(st.Bavail, 0))),
+		percent(uint64(st.Files), uint64(st.Ffree), uint64(st.Ffree)),
+	}, nil
+}
