@@ -14,6 +14,7 @@ VERSION		?= $(shell git describe --tags --always 2>/dev/null || echo unknown)
 LDFLAGS		= -s -w -X opensmtpd/src/version.Build=$(VERSION)
 GOBUILD		= CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
 FUZZTIME	?= 20s
+GORELEASER	= github.com/goreleaser/goreleaser/v2@v2.15.1
 STATICCHECK	= honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 PROGRAMS	= smtpd smtpctl makemap mail.maildir mail.mboxfile mail.mda
@@ -21,7 +22,7 @@ PROGRAMS	= smtpd smtpctl makemap mail.maildir mail.mboxfile mail.mda
 LINKS		= sendmail send-mail mailq newaliases
 PAGES		= $(notdir $(wildcard man/*.[1-8]))
 
-.PHONY: all build run check race fuzz lint man regress bench install uninstall clean help
+.PHONY: all build run check race fuzz lint man regress bench dist install uninstall clean help
 
 all: build
 
@@ -74,6 +75,10 @@ regress: build
 ## bench: throughput, CPU and memory against peers, in one run (root, Linux)
 bench: build
 	$(GO) run ./src/bench compare
+
+## dist: packages (.deb, .rpm, .apk) and archives, below dist/
+dist:
+	$(GO) run $(GORELEASER) release --snapshot --clean --skip=publish
 
 ## install: into DESTDIR/PREFIX, with the set-gid bit, links and manual pages
 install: build
