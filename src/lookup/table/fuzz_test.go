@@ -32,8 +32,8 @@ func FuzzFile(f *testing.F) {
 			if strings.ContainsAny(key+s.value(i), "\n\x00") {
 				t.Fatalf("%q: entry %q → %q", text, key, s.value(i))
 			}
-			for _, find := range []func(string) int{s.findDomain, s.findAddr, s.findRegex, func(k string) int { return s.findMail(k, "+") }} {
-				find(key)
+			for _, service := range []Service{Domain, NetAddr, Regex, MailAddr} {
+				s.best(service, key, "+")
 			}
 		}
 	})
@@ -81,7 +81,7 @@ func TestDomainIsItsDefinition(t *testing.T) {
 		}
 		key := strings.ReplaceAll(label(t, "x")+"."+label(t, "y")+"."+label(t, "z"), "*", "q")
 		want := slices.ContainsFunc(keys, func(k string) bool { return addr.Glob(k, key) })
-		if got := list(keys...).now.Load().findDomain(key) >= 0; got != want {
+		if got := list(keys...).now.Load().best(Domain, key, "+") >= 0; got != want {
 			t.Fatalf("%q in %q: %v, want %v", key, keys, got, want)
 		}
 	})
@@ -126,7 +126,7 @@ func TestMailAddrIsItsDefinition(t *testing.T) {
 			key = addr.Address{Local: k, Domain: d}.String()
 		}
 		want := slices.ContainsFunc(keys, func(e string) bool { return slowMail(e, key) })
-		if got := list(keys...).now.Load().findMail(key, "+") >= 0; got != want {
+		if got := list(keys...).now.Load().best(MailAddr, key, "+") >= 0; got != want {
 			t.Fatalf("%q in %q: %v, want %v", key, keys, got, want)
 		}
 	})
@@ -160,7 +160,7 @@ func TestNetAddrIsItsDefinition(t *testing.T) {
 		}
 		a := addrOf("key")
 		want := slices.ContainsFunc(nets, func(p netip.Prefix) bool { return p.Contains(a) })
-		if got := list(keys...).now.Load().findAddr(AddrKey(a)) >= 0; got != want {
+		if got := list(keys...).now.Load().best(NetAddr, AddrKey(a), "+") >= 0; got != want {
 			t.Fatalf("%v in %v: %v, want %v", a, keys, got, want)
 		}
 	})
@@ -201,7 +201,7 @@ func BenchmarkMatch(b *testing.B) {
 	b.Run("mailaddr absent", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
-			s.findMail("nobody+tag@example.net", "+")
+			s.best(MailAddr, "nobody+tag@example.net", "+")
 		}
 	})
 }

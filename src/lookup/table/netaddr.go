@@ -69,41 +69,35 @@ func word4(p netip.Prefix) uint64 {
 	return (uint64(a[0])<<24|uint64(a[1])<<16|uint64(a[2])<<8|uint64(a[3]))<<8 | uint64(p.Bits())
 }
 
-// findAddr returns the entry that holds the address in key, as AddrKey writes
-// it, or -1. A zone counts only against an entry that has one.
-func (s *set) findAddr(key string) int {
-	if i := s.find(key); i >= 0 {
-		return i
+// visitAddr calls yield for each entry that holds the address in key, as AddrKey
+// writes it, the smallest network first, until yield returns false. A zone
+// counts only against an entry that has one.
+func (s *set) visitAddr(key string, yield func(int) bool) {
+	exact := s.find(key)
+	if exact >= 0 && !yield(exact) {
+		return
 	}
 	a, err := netip.ParseAddr(unbracket(key))
 	if err != nil {
-		return -1
+		return
 	}
-	return s.netIndex().find(a.Unmap().WithZone(""))
-}
-
-func (x *netIndex) find(a netip.Addr) int {
-	bits := x.bits6
+	a = a.Unmap().WithZone("")
+	x := s.netIndex()
 	if a.Is4() {
-		bits = x.bits4
+		for _, n := range x.bits4 {
+			p, _ := a.Prefix(n)
+			if i, ok := x.v4[word4(p)]; ok && int(i) != exact && !yield(int(i)) {
+				return
+			}
+		}
+		return
 	}
-	for _, n := range bits {
-		p, err := a.Prefix(n)
-		if err != nil {
-			continue
-		}
-		var i uint32
-		var ok bool
-		if a.Is4() {
-			i, ok = x.v4[word4(p)]
-		} else {
-			i, ok = x.v6[p]
-		}
-		if ok {
-			return int(i)
+	for _, n := range x.bits6 {
+		p, _ := a.Prefix(n)
+		if i, ok := x.v6[p]; ok && int(i) != exact && !yield(int(i)) {
+			return
 		}
 	}
-	return -1
 }
 
 // ParseNetAddr reads an address or a network as tables hold them: IPv6 in

@@ -40,101 +40,96 @@ func (s *set) newPatterns(part func(key []byte) []byte) patterns {
 	return p
 }
 
-// findDomain returns the entry that matches a domain, or -1.
-func (s *set) findDomain(key string) int {
+// visitDomain calls yield for each entry that matches a domain, the best first,
+// until yield returns false.
+func (s *set) visitDomain(key string, yield func(int) bool) {
 	if key == "" {
-		return -1
+		return
 	}
-	if i := s.find(key); i >= 0 {
-		return i
+	if i := s.find(key); i >= 0 && !yield(i) {
+		return
 	}
 	s.domainsOnce.Do(func() {
 		s.domains = s.newPatterns(func(b []byte) []byte { return b })
 	})
 	for _, n := range s.domains.ends {
 		if n <= len(key) {
-			if i := s.find("*", key[len(key)-n:]); i >= 0 {
-				return i
+			if i := s.find("*", key[len(key)-n:]); i >= 0 && !yield(i) {
+				return
 			}
 		}
 	}
 	for _, i := range s.domains.globs {
-		if addr.Glob(s.key(i), key) {
-			return i
+		if addr.Glob(s.key(i), key) && !yield(i) {
+			return
 		}
 	}
-	return -1
 }
 
-// findMail returns the entry that matches a mail address, or -1. The null
-// sender is in no entry but "@".
-func (s *set) findMail(key, delim string) int {
+// visitMail does the same for a mail address. The null sender is in no entry but
+// "@".
+func (s *set) visitMail(key, delim string, yield func(int) bool) {
 	a := addr.Cut(key)
-	if a.IsZero() {
-		return s.find("@")
+	if !a.IsZero() && !s.visitMailbox(a, delim, yield) {
+		return
 	}
+	if i := s.find("@"); i >= 0 {
+		yield(i)
+	}
+}
+
+func (s *set) visitMailbox(a addr.Address, delim string, yield func(int) bool) bool {
 	s.mailsOnce.Do(func() {
 		s.mails = s.newPatterns(func(b []byte) []byte {
 			return b[bytes.LastIndexByte(b, '@')+1:]
 		})
 	})
-	locals := localForms(a.Local, delim)
-	for _, local := range locals {
-		if i := s.findAt(local, a.Domain); i >= 0 {
-			return i
-		}
+	whole, user := a.Local, ""
+	if u, _, found := addr.SplitTag(a.Local, delim); found {
+		user = u
 	}
-	for _, local := range locals {
+	if !s.visitAt(whole, a.Domain, yield) || user != "" && !s.visitAt(user, a.Domain, yield) {
+		return false
+	}
+	for _, local := range [...]string{whole, user} {
 		if local != "" {
-			if i := s.find(local); i >= 0 {
-				return i
+			if i := s.find(local); i >= 0 && !yield(i) {
+				return false
 			}
 		}
 	}
-	if i := s.findAt("", a.Domain); i >= 0 {
-		return i
-	}
-	if i := s.findMailGlob(locals, a.Domain); i >= 0 {
-		return i
-	}
-	return s.find("@")
+	return s.visitAt("", a.Domain, yield) && s.visitMailGlobs(whole, user, a.Domain, yield)
 }
 
-// localForms are the local parts an entry may have to match local: whole, and
-// without its sub-address.
-func localForms(local, delim string) []string {
-	if user, _, found := addr.SplitTag(local, delim); found {
-		return []string{local, user}
-	}
-	return []string{local}
-}
-
-func (s *set) findAt(local, domain string) int {
+// visitAt looks for local@domain with a domain spelt out or "*" and its end.
+func (s *set) visitAt(local, domain string, yield func(int) bool) bool {
 	if domain == "" {
-		return -1
+		return true
 	}
-	if i := s.find(local, "@", domain); i >= 0 {
-		return i
+	if i := s.find(local, "@", domain); i >= 0 && !yield(i) {
+		return false
 	}
 	for _, n := range s.mails.ends {
 		if n <= len(domain) {
-			if i := s.find(local, "@*", domain[len(domain)-n:]); i >= 0 {
-				return i
+			if i := s.find(local, "@*", domain[len(domain)-n:]); i >= 0 && !yield(i) {
+				return false
 			}
 		}
 	}
-	return -1
+	return true
 }
 
-func (s *set) findMailGlob(locals []string, domain string) int {
+func (s *set) visitMailGlobs(whole, user, domain string, yield func(int) bool) bool {
 	for _, i := range s.mails.globs {
 		e := addr.Cut(s.key(i))
 		if strings.IndexByte(e.Domain, '*') < 0 || !addr.Glob(e.Domain, domain) {
 			continue
 		}
-		if e.Local == "" || slices.ContainsFunc(locals, func(l string) bool { return addr.EqualDomain(l, e.Local) }) {
-			return i
+		if e.Local == "" || addr.EqualDomain(e.Local, whole) || user != "" && addr.EqualDomain(e.Local, user) {
+			if !yield(i) {
+				return false
+			}
 		}
 	}
-	return -1
+	return true
 }

@@ -31,13 +31,12 @@ func (s *set) regexList() *regexList {
 	return s.regex
 }
 
-func (s *set) findRegex(key string) int {
+func (s *set) visitRegex(key string, yield func(int) bool) {
 	for _, c := range s.regexList().list {
-		if c.re.MatchString(key) {
-			return c.entry
+		if c.re.MatchString(key) && !yield(c.entry) {
+			return
 		}
 	}
-	return -1
 }
 
 // CompileRegex compiles a POSIX extended regular expression (regcomp(3) with

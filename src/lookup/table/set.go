@@ -70,6 +70,35 @@ func (s *set) build() {
 	s.ents = kept
 }
 
+// visit calls yield for each entry that matches key under service, the best
+// first, until yield returns false.
+func (s *set) visit(service Service, key, delim string, yield func(int) bool) {
+	switch service {
+	case Domain:
+		s.visitDomain(key, yield)
+	case MailAddr:
+		s.visitMail(key, delim, yield)
+	case NetAddr, AddrName:
+		s.visitAddr(key, yield)
+	case Regex:
+		s.visitRegex(key, yield)
+	default:
+		if i := s.find(key); i >= 0 {
+			yield(i)
+		}
+	}
+}
+
+// best returns the entry that matches best, or -1.
+func (s *set) best(service Service, key, delim string) int {
+	found := -1
+	s.visit(service, key, delim, func(i int) bool {
+		found = i
+		return false
+	})
+	return found
+}
+
 // slot returns where the entry that is the wanted one stands in the index, or
 // the free place where it would.
 func (s *set) slot(hash uint64, wanted func(*entry) bool) int {

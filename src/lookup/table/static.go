@@ -107,31 +107,17 @@ func (t *Static) Check(service Service) []Problem {
 
 // Match implements Table.
 func (t *Static) Match(_ context.Context, service Service, key string) (bool, error) {
-	return t.find(t.now.Load(), service, key) >= 0, nil
+	return t.now.Load().best(service, key, t.delim) >= 0, nil
 }
 
 // Lookup implements Table. Every key of a list maps to nothing.
 func (t *Static) Lookup(_ context.Context, service Service, key string) (string, bool, error) {
 	s := t.now.Load()
-	i := t.find(s, service, key)
+	i := s.best(service, key, t.delim)
 	if i < 0 {
 		return "", false, nil
 	}
 	return s.value(i), true, nil
-}
-
-func (t *Static) find(s *set, service Service, key string) int {
-	switch service {
-	case Domain:
-		return s.findDomain(key)
-	case MailAddr:
-		return s.findMail(key, t.delim)
-	case NetAddr, AddrName:
-		return s.findAddr(key)
-	case Regex:
-		return s.findRegex(key)
-	}
-	return s.find(key)
 }
 
 // Fetch implements Table: the keys in order.

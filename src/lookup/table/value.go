@@ -74,5 +74,5 @@ func MatchAddrs(value string, a addr.Address, delim string) (bool, error) {
 	if a.IsZero() {
 		key = "@"
 	}
-	return s.findMail(key, delim) >= 0, nil
+	return s.best(MailAddr, key, delim) >= 0, nil
 }

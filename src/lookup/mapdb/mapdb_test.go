@@ -1,0 +1,318 @@
+package mapdb
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+func keep() Owner { return Owner{Mode: 0o640, UID: -1, GID: -1} }
+
+func entriesOf(lines ...string) []Entry {
+	var list []Entry
+	for i, l := range lines {
+		k, v, _ := strings.Cut(l, " ")
+		list = append(list, Entry{[]byte(k), []byte(v), i + 1})
+	}
+	return list
+}
+
+func dump(t *testing.T, path string) string {
+	t.Helper()
+	r, err := Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s:", r.Kind())
+	err = r.Each(func(k, v []byte) error {
+		fmt.Fprintf(&b, " %s=%s", k, v)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+func TestWriteAndRead(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "a.db")
+	if err := Write(path, Aliases, entriesOf("Root joe", "bin root", "abc /dev/null"), keep()); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := dump(t, path), "aliases: abc=/dev/null bin=root root=joe"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	st, err := os.Stat(path)
+	if err != nil || st.Mode().Perm() != 0o640 {
+		t.Errorf("mode %v, %v", st.Mode(), err)
+	}
+	r, err := Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	v, found, err := r.Lookup([]byte("ROOT"))
+	if string(v) != "joe" || !found || err != nil {
+		t.Errorf("ROOT: %q, %v, %v", v, found, err)
+	}
+	if _, found, err := r.Lookup([]byte("nobody")); found || err != nil {
+		t.Errorf("nobody: %v, %v", found, err)
+	}
+	// A reader keeps the content it opened while a new file takes the name.
+	if err := Write(path, Set, entriesOf("x"), keep()); err != nil {
+		t.Fatal(err)
+	}
+	if _, found, err := r.Lookup([]byte("bin")); !found || err != nil {
+		t.Errorf("the old content went away under a reader: %v", err)
+	}
+	if got, want := dump(t, path), "set: x="; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	onlyFile(t, dir, "a.db")
+}
+
+func onlyFile(t *testing.T, dir, name string) {
+	t.Helper()
+	files, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		if f.Name() != name {
+			t.Errorf("litter: %s", f.Name())
+		}
+	}
+}
+
+func TestAfter(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a.db")
+	if err := Write(path, Plain, entriesOf("a 1", "b 2", "c 3"), keep()); err != nil {
+		t.Fatal(err)
+	}
+	r, err := Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	var got []string
+	var key []byte
+	for {
+		k, v, found, err := r.After(key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !found {
+			break
+		}
+		got = append(got, string(k)+string(v))
+		key = k
+	}
+	if fmt.Sprint(got) != "[a1 b2 c3]" {
+		t.Errorf("got %v", got)
+	}
+	if k, _, _, _ := r.After([]byte("bb")); string(k) != "c" {
+		t.Errorf("after bb comes %q", k)
+	}
+}
+
+func TestDuplicate(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "a.db")
+	if err := Write(path, Plain, entriesOf("old content"), keep()); err != nil {
+		t.Fatal(err)
+	}
+	var dup *Duplicate
+	err := Write(path, Plain, entriesOf("a 1", "b 2", "A 3"), keep())
+	if !errors.As(err, &dup) || dup.Line != 3 || dup.First != 1 || dup.Key != "a" {
+		t.Errorf("got %v", err)
+	}
+	if got, want := dump(t, path), "map: old=content"; got != want {
+		t.Errorf("the old map is gone: %q", got)
+	}
+	onlyFile(t, dir, "a.db")
+}
+
+func TestWriteFails(t *testing.T) {
+	if err := Write(filepath.Join(t.TempDir(), "no", "such.db"), Plain, nil, keep()); err == nil {
+		t.Error("a directory that does not exist is no error")
+	}
+	dir := t.TempDir()
+	// An empty key is one that bbolt refuses.
+	if err := Write(filepath.Join(dir, "a.db"), Plain, []Entry{{nil, nil, 7}}, keep()); err == nil || !strings.Contains(err.Error(), "7:") {
+		t.Errorf("got %v", err)
+	}
+	onlyFile(t, dir, "")
+}
+
+func TestStrangers(t *testing.T) {
+	berkeley := func(off int, magic uint32, order binary.ByteOrder) []byte {
+		b := make([]byte, 4096)
+		order.PutUint32(b[off:], magic)
+		return b
+	}
+	for _, tc := range []struct {
+		name string
+		data []byte
+		want error
+	}{
+		{"hash 1.85", berkeley(0, berkeleyHash, binary.LittleEndian), ErrBerkeley},
+		{"hash 1.85 big-endian", berkeley(0, berkeleyHash, binary.BigEndian), ErrBerkeley},
+		{"btree 1.85", berkeley(0, berkeleyBtree, binary.LittleEndian), ErrBerkeley},
+		{"hash 5", berkeley(12, berkeleyHash, binary.LittleEndian), ErrBerkeley},
+		{"btree 5", berkeley(12, berkeleyBtree, binary.BigEndian), ErrBerkeley},
+		{"empty", nil, ErrNotMap},
+		{"short", []byte("root: joe\n"), ErrNotMap},
+		{"text", bytes.Repeat([]byte("root: joe\n"), 1000), ErrNotMap},
+		{"zeros", make([]byte, 65536), ErrNotMap},
+	} {
+		path := filepath.Join(t.TempDir(), "x.db")
+		if err := os.WriteFile(path, tc.data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Open(path); !errors.Is(err, tc.want) || !strings.HasPrefix(err.Error(), path) {
+			t.Errorf("%s: %v, want %v", tc.name, err, tc.want)
+		}
+	}
+	if _, err := Open(t.TempDir()); !errors.Is(err, ErrNotMap) {
+		t.Errorf("a directory: %v", err)
+	}
+	if _, err := Open(filepath.Join(t.TempDir(), "none")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("no file: %v", err)
+	}
+}
+
+// TestDamage cuts and changes a good file; reading it may fail but not panic.
+func TestDamage(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "a.db")
+	var list []Entry
+	for i := range 2000 {
+		list = append(list, Entry{fmt.Appendf(nil, "key%05d", i), fmt.Appendf(nil, "value%d", i), i})
+	}
+	if err := Write(path, Plain, list, keep()); err != nil {
+		t.Fatal(err)
+	}
+	good, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	use := func(data []byte) (failed bool) {
+		if err := os.WriteFile(path, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		r, err := Open(path)
+		if err != nil {
+			return true
+		}
+		defer r.Close()
+		_, _, e1 := r.Lookup([]byte("key00700"))
+		e2 := r.Each(func(_, _ []byte) error { return nil })
+		return e1 != nil || e2 != nil
+	}
+	if use(good) {
+		t.Fatal("the good file cannot be read")
+	}
+	for _, n := range []int{0, 1, 20, 4095, 4096, 3 * 4096, len(good) / 2, len(good) - 1} {
+		if !use(good[:n]) {
+			t.Errorf("a file cut to %d of %d bytes is taken for whole", n, len(good))
+		}
+	}
+	rnd := rand.New(rand.NewPCG(1, 2))
+	for range 200 {
+		bad := bytes.Clone(good)
+		for range 1 + rnd.IntN(64) {
+			bad[rnd.IntN(len(bad))] = byte(rnd.Uint32())
+		}
+		use(bad)
+	}
+}
+
+// TestCutWhileOpen truncates a file under a reader: a fault of the memory
+// becomes an error.
+func TestCutWhileOpen(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a.db")
+	var list []Entry
+	for i := range 20000 {
+		list = append(list, Entry{fmt.Appendf(nil, "key%05d", i), []byte("value"), i})
+	}
+	if err := Write(path, Plain, list, keep()); err != nil {
+		t.Fatal(err)
+	}
+	r, err := Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if err := os.Truncate(path, 0); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := r.Lookup([]byte("key10000")); !errors.Is(err, ErrDamaged) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestAgainstModel(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a.db")
+	rapid.Check(t, func(t *rapid.T) {
+		keys := rapid.SliceOfDistinct(rapid.StringMatching(`[a-zA-Z0-9@.+_-]{1,20}`), strings.ToLower).Draw(t, "keys")
+		model := make(map[string]string)
+		var list []Entry
+		for i, k := range keys {
+			v := rapid.String().Draw(t, "value")
+			model[strings.ToLower(k)] = v
+			list = append(list, Entry{[]byte(k), []byte(v), i})
+		}
+		if err := Write(path, Plain, list, keep()); err != nil {
+			t.Fatal(err)
+		}
+		r, err := Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		for k, want := range model {
+			got, found, err := r.Lookup([]byte(k))
+			if err != nil || !found || string(got) != want {
+				t.Fatalf("%q: %q, %v, %v, want %q", k, got, found, err, want)
+			}
+		}
+		n := 0
+		if err := r.Each(func(_, _ []byte) error { n++; return nil }); err != nil || n != len(model) {
+			t.Fatalf("%d entries, %v, want %d", n, err, len(model))
+		}
+	})
+}
+
+func BenchmarkLookup(b *testing.B) {
+	path := filepath.Join(b.TempDir(), "a.db")
+	var list []Entry
+	for i := range 1_000_000 {
+		list = append(list, Entry{fmt.Appendf(nil, "user%07d@example.org", i*7919%1_000_000), []byte("joe"), i})
+	}
+	if err := Write(path, Plain, list, keep()); err != nil {
+		b.Fatal(err)
+	}
+	r, err := Open(path)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer r.Close()
+	i := 0
+	for b.Loop() {
+		i = (i + 104729) % 1_000_000
+		if _, found, err := r.Lookup(fmt.Appendf(nil, "user%07d@example.org", i)); !found || err != nil {
+			b.Fatal(err)
+		}
+	}
+}
