@@ -1,0 +1,101 @@
+package mlog
+
+import (
+	"opensmtpd/src/mail"
+)
+
+// The lines of an incoming SMTP session, in their order.
+
+// SMTPConnected tells of a new client: its address as OpenSMTPD writes it, and
+// its name by DNS or "<unknown>".
+func SMTPConnected(l *Logger, id mail.SessionID, address, host string) {
+	l.Infof("%016x smtp connected address=%s host=%s", uint64(id), address, host)
+}
+
+// SMTPMessage tells of a message that is on stable storage: size in bytes as
+// kept, number of recipients, and SMTP or ESMTP.
+func SMTPMessage(l *Logger, id mail.SessionID, msg mail.MessageID, size int64, rcpts int, proto string) {
+	l.Infof("%016x smtp message msgid=%08x size=%d nrcpt=%d proto=%s", uint64(id), uint32(msg), size, rcpts, proto)
+}
+
+// SMTPEnvelope follows SMTPMessage once for each recipient.
+func SMTPEnvelope(l *Logger, id mail.SessionID, evp mail.EnvelopeID, from, to string) {
+	l.Infof("%016x smtp envelope evpid=%016x from=<%s> to=<%s>", uint64(id), uint64(evp), from, to)
+}
+
+// SMTPFailedCommand tells of a command that was refused, with the last line of
+// the reply.
+func SMTPFailedCommand(l *Logger, id mail.SessionID, command, result string) {
+	l.Infof("%016x smtp failed-command command=\"%s\" result=\"%s\"", uint64(id), Vis(command), result)
+}
+
+// SMTPBadInput tells of input that is no command.
+func SMTPBadInput(l *Logger, id mail.SessionID, result string) {
+	l.Infof("%016x smtp bad-input result=\"%s\"", uint64(id), result)
+}
+
+// SMTPDisconnected tells why a session ended: quit, disconnect, timeout or, in
+// quotes, an error.
+func SMTPDisconnected(l *Logger, id mail.SessionID, reason string) {
+	if !bare(reason) {
+		reason = `"` + reason + `"`
+	}
+	l.Infof("%016x smtp disconnected reason=%s", uint64(id), reason)
+}
+
+func bare(s string) bool {
+	for i := 0; i < len(s); i++ {
+		if s[i] == ' ' {
+			return false
+		}
+	}
+	return true
+}
+
+// Vis writes what a stranger sent as vis(3) does with VIS_SAFE and VIS_CSTYLE:
+// printable ASCII, space, tab and newline as they are, a backslash doubled,
+// \0 for NUL, \^X and \M-x for the rest. OpenSMTPD's logs have commands so.
+func Vis(s string) string {
+	clean := true
+	for i := 0; i < len(s) && clean; i++ {
+		clean = s[i] >= ' ' && s[i] < 0x7f && s[i] != '\\'
+	}
+	if clean {
+		return s
+	}
+	b := make([]byte, 0, len(s)+16)
+	for i := 0; i < len(s); i++ {
+		b = appendVis(b, s, i)
+	}
+	return string(b)
+}
+
+func appendVis(b []byte, s string, i int) []byte {
+	c := s[i]
+	switch {
+	case c == '\\':
+		return append(b, `\\`...)
+	case c >= ' ' && c < 0x7f, c == '\t', c == '\n', c == '\r', c == '\a', c == '\b':
+		return append(b, c)
+	case c == '\v':
+		return append(b, `\v`...)
+	case c == '\f':
+		return append(b, `\f`...)
+	case c == 0 && i+1 < len(s) && '0' <= s[i+1] && s[i+1] <= '7':
+		return append(b, `\000`...)
+	case c == 0:
+		return append(b, `\0`...)
+	}
+	b = append(b, '\\')
+	if c >= 0x80 {
+		b = append(b, 'M')
+		c &= 0x7f
+	}
+	switch {
+	case c == 0x7f:
+		return append(b, '^', '?')
+	case c < ' ':
+		return append(b, '^', c+'@')
+	}
+	return append(b, '-', c)
+}

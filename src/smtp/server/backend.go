@@ -1,0 +1,101 @@
+// Package server is the SMTP server (RFC 5321): sessions, their commands and
+// the way a message takes from DATA to its 250. It knows no rules, queue or
+// processes: those are behind Backend.
+//
+// The protocol is a table of commands (table.go). A handler returns the reply;
+// one place writes it, counts it, logs it and shows it to the filters.
+//
+// A session that waits costs a goroutine with a small stack and no buffer:
+// input buffers are lent once the socket is readable, reply buffers until they
+// are written. Replies to pipelined commands (RFC 2920) leave in one write.
+//
+// The end of a message is CR LF . CR LF and nothing else. A message with a bare
+// CR or LF is read to its end and refused, so that no two servers can disagree
+// where it ended.
+package server
+
+import (
+	"context"
+	"net/netip"
+	"time"
+
+	"opensmtpd/src/mail"
+	"opensmtpd/src/mail/addr"
+	"opensmtpd/src/mailerr"
+	"opensmtpd/src/smtp"
+)
+
+// Backend decides and keeps. Its methods are called from the goroutine of the
+// session and may wait; ctx ends when the server gives up on its sessions. None
+// keeps a Transaction after it returned.
+type Backend interface {
+	// Lookup returns the name of an address by reverse DNS.
+	Lookup(ctx context.Context, a netip.Addr) Name
+	// Begin starts a message and returns its identifier.
+	Begin(ctx context.Context) (mail.MessageID, *mailerr.Error)
+	// Rcpt makes the envelopes of one recipient and returns how many: they are
+	// numbered from t.Envelopes on.
+	Rcpt(ctx context.Context, s *Session, t *Transaction, r *smtp.Rcpt) (uint32, *mailerr.Error)
+	// Chunk takes a piece of a body too large for Commit. It keeps no
+	// reference to data.
+	Chunk(ctx context.Context, t *Transaction, data []byte) *mailerr.Error
+	// Commit makes the message durable: its nil is the 250. Body is all of the
+	// message unless pieces of it went to Chunk; then it is empty.
+	Commit(ctx context.Context, t *Transaction, body []byte) *mailerr.Error
+	// Discard forgets a message that was begun and not committed.
+	Discard(id mail.MessageID)
+	// Done is told that a session is over.
+	Done(s *Session)
+}
+
+// Name is what DNS says of a client.
+type Name struct {
+	Host    string // "" when there is none
+	Forward bool   // it resolves back to the address
+	Temp    bool   // DNS did not answer
+}
+
+// Listener is where a session came in, under one generation of the
+// configuration. It is never changed once sessions use it.
+type Listener struct {
+	Gen      mail.Gen
+	Identity string
+	Hostname string // in the greeting, and what completes addresses
+	Tag      string
+	// Socket is the local socket: clients are users of this machine.
+	Socket bool
+	// Submission adds Date and Message-ID where they are missing: on the local
+	// socket and on port 587.
+	Submission bool
+	MaskSource bool // leaves the client out of Received
+	NoDSN      bool
+	Settings   Settings
+	Filter     Filter // nil: none
+}
+
+// Client is who is at the other end.
+type Client struct {
+	Addr netip.AddrPort // zero on the local socket; keeps its zone
+	UID  uint32         // on the local socket
+	Name Name
+}
+
+// Transaction is a message that is being received.
+type Transaction struct {
+	ID        mail.MessageID
+	Mail      smtp.Mail
+	Rcpts     []Recipient
+	Envelopes uint32    // made so far, all recipients together
+	Received  time.Time // when DATA began
+	Size      int64     // of the message as kept, bytes
+	Streamed  bool      // pieces went to Chunk
+	Junk      bool      // a filter said so
+
+	body body
+}
+
+// Recipient is one that was accepted.
+type Recipient struct {
+	To   addr.Address
+	Last mail.EnvelopeID // the last of its envelopes
+}

@@ -1,0 +1,185 @@
+package server
+
+import (
+	"bytes"
+	"fmt"
+
+	"opensmtpd/src/mail/rfc5322"
+	"opensmtpd/src/mailerr"
+	"opensmtpd/src/mlog"
+	"opensmtpd/src/smtp"
+)
+
+// data opens the body. Our own header fields come first; with filters they pass
+// through them like the client's.
+func (s *Session) data(string) smtp.Reply {
+	t := s.tx
+	b := &t.body
+	t.Received = s.srv.clock.Now()
+	b.begin(s.srv.pools, s.Listener.Settings.MaxSize)
+	b.chunk = func(piece []byte) *mailerr.Error {
+		t.Streamed = true
+		return s.srv.backend.Chunk(s.srv.ctx, t, piece)
+	}
+	b.head.Domain = s.Listener.Hostname
+	if s.Listener.Submission {
+		b.head.Date = string(rfc5322.AppendDate(nil, t.Received))
+		b.head.MessageID = fmt.Sprintf("<%016x@%s>", s.srv.newID(), s.Listener.Hostname)
+	}
+	if f := s.Listener.Filter; f != nil {
+		if lf := f.Lines(s.srv.ctx, s, b.header); lf != nil {
+			s.lines, b.line = lf, lf.Line
+		}
+	}
+	s.trace(b)
+	s.reading = true
+	return enterMail
+}
+
+// trace puts the Received field before the message, and the mark of junk.
+func (s *Session) trace(b *body) {
+	if b.line == nil {
+		if s.tx.Junk {
+			*b.out = append(*b.out, "X-Spam: Yes\n"...)
+		}
+		*b.out = s.appendReceived(*b.out)
+		return
+	}
+	if s.tx.Junk {
+		b.line([]byte("X-Spam: Yes"))
+	}
+	for line := range bytes.Lines(s.appendReceived(nil)) {
+		b.line(bytes.TrimSuffix(line, []byte{'\n'}))
+	}
+}
+
+// appendReceived adds the Received field (RFC 5321 section 4.4), as OpenSMTPD
+// writes it, ended by LF.
+func (s *Session) appendReceived(b []byte) []byte {
+	t := s.tx
+	b = append(b, "Received: "...)
+	if !s.Listener.MaskSource {
+		b = append(append(b, "from "...), s.Helo...)
+		b = append(append(b, " ("...), s.Host()...)
+		b = append(append(append(b, ' '), s.bracketed()...), ')')
+	}
+	b = append(append(b, "\n\tby "...), s.Listener.Hostname...)
+	b = append(append(b, " ("+Software+") with "...), s.protocol()...)
+	b = fmt.Appendf(b, " id %08x", uint32(t.ID))
+	if len(t.Rcpts) == 1 {
+		b = append(append(b, "\n\tfor <"...), t.Rcpts[0].To.String()...)
+		b = append(b, '>')
+	}
+	return append(rfc5322.AppendDate(append(b, ";\n\t"...), t.Received), '\n')
+}
+
+// protocol is the "with" of Received (RFC 3848). A user of this machine counts
+// as authenticated.
+func (s *Session) protocol() string {
+	p := "SMTP"
+	if s.ESMTP {
+		p = "ESMTP"
+	}
+	if s.Listener.Socket {
+		p += "A"
+	}
+	return p
+}
+
+// readBody takes what has come of the body, and answers when it is over.
+func (s *Session) readBody() error {
+	b := &s.tx.body
+	s.extend(idleTime)
+	fresh := 0
+	for {
+		p := s.in.unread()
+		n, done := b.take(p)
+		s.in.take(n)
+		if done {
+			s.endBody()
+			return nil
+		}
+		if fresh += n; fresh >= progress {
+			s.extend(idleTime)
+			fresh = 0
+		}
+		if err := s.in.fill(); err == errWoken {
+			if err := s.interrupted(); err != nil {
+				return err
+			}
+		} else if err != nil {
+			return err
+		}
+	}
+}
+
+// interrupted is idle in the middle of a message: a server that stops lets it
+// come in while it can.
+func (s *Session) interrupted() error {
+	switch {
+	case s.srv.killed.Load():
+		s.hangUp(shuttingDown)
+		return errShutdown
+	case s.late():
+		s.report(Event{Kind: Timeout})
+		s.hangUp(timedOut)
+		return errTimeout
+	}
+	return nil
+}
+
+// endBody answers the lone dot.
+func (s *Session) endBody() {
+	s.reading = false
+	s.command = "."
+	s.report(Event{Kind: ProtocolClient, Text: "."})
+	b := &s.tx.body
+	if s.lines != nil {
+		if err := s.lines.End(); err != nil {
+			b.refuse(mailerr.From(err))
+		}
+		s.lines = nil
+	}
+	b.end()
+	r := s.filterRow(&endOfData, "")
+	s.slow(&endOfData, r)
+	s.say(&endOfData, r)
+}
+
+// commit makes the message durable. Its 250 is the promise of this program.
+func (s *Session) commit(string) smtp.Reply {
+	t := s.tx
+	b := &t.body
+	if t.Streamed || len(*b.out) > largeBody {
+		b.handOn()
+	}
+	t.Size = b.kept + int64(len(*b.out))
+	if b.err == nil {
+		if err := s.srv.backend.Commit(s.srv.ctx, t, *b.out); err != nil {
+			b.refuse(err)
+		}
+	}
+	if err := b.err; err != nil {
+		s.rollback()
+		return smtp.FromError(err)
+	}
+	s.logAccepted(t)
+	s.mails++
+	s.errors, s.unknown = 0, 0
+	s.afterwards(TxCommit, TxReset)
+	r := accepted(t.ID)
+	s.drop()
+	return r
+}
+
+func (s *Session) logAccepted(t *Transaction) {
+	proto := "SMTP"
+	if s.ESMTP {
+		proto = "ESMTP"
+	}
+	mlog.SMTPMessage(s.srv.log, s.ID, t.ID, t.Size, len(t.Rcpts), proto)
+	for i := range t.Rcpts {
+		r := &t.Rcpts[i]
+		mlog.SMTPEnvelope(s.srv.log, s.ID, r.Last, t.Mail.From.String(), r.To.String())
+	}
+}

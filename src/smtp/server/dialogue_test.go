@@ -1,0 +1,205 @@
+package server
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"opensmtpd/src/mail/addr"
+)
+
+// A dialogue file is a conversation, line by line:
+//
+//	# a comment
+//	set max-rcpt 3        a setting of the listener, before anything else
+//	-> text               the client sends the line, ended by CR LF
+//	=> "a\nb"             the client sends exactly that Go string
+//	<- pattern            the server's next line; * stands for anything
+//	<.                    the server closes
+//	repeat 5 -> text      sends (or expects) so many times
+//	advance 1s 2          once so many waits are pending, time passes
+//	close                 the client closes
+//	over                  waits until the session is
+//	accepted 1            so many messages have been accepted in all
+//	body "text"           is part of the last one
+//	log pattern           is a line of the log
+func TestDialogues(t *testing.T) {
+	files, err := filepath.Glob("testdata/dialogue/*.txt")
+	if err != nil || len(files) == 0 {
+		t.Fatal("no dialogues", err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			d := &dialogue{t: t, rig: newRig(t)}
+			for i, line := range strings.Split(string(text), "\n") {
+				d.where = fmt.Sprintf("%s:%d", file, i+1)
+				d.step(line)
+			}
+		})
+	}
+}
+
+type dialogue struct {
+	t     *testing.T
+	rig   *rig
+	where string
+	conn  net.Conn
+	in    *bufio.Reader
+}
+
+func (d *dialogue) fatalf(format string, args ...any) {
+	d.t.Helper()
+	d.t.Fatalf("%s: %s\nlog:\n%v", d.where, fmt.Sprintf(format, args...), d.rig.log)
+}
+
+// step does one line of the file.
+func (d *dialogue) step(line string) {
+	verb, arg, _ := strings.Cut(line, " ")
+	switch verb {
+	case "", "#":
+	case "set":
+		d.set(arg)
+	case "->":
+		d.send(arg + "\r\n")
+	case "=>":
+		d.send(d.unquote(arg))
+	case "<-":
+		d.expect(arg)
+	case "<.":
+		d.expectEnd()
+	case "repeat":
+		count, what, _ := strings.Cut(arg, " ")
+		for range d.number(count) {
+			d.step(what)
+		}
+	case "advance":
+		span, waits, _ := strings.Cut(arg, " ")
+		by, err := time.ParseDuration(span)
+		if err != nil {
+			d.fatalf("%v", err)
+		}
+		d.rig.clk.BlockUntil(d.number(waits))
+		d.rig.clk.Advance(by)
+	case "close":
+		d.client().Close()
+	case "accepted":
+		if got := len(d.rig.mem.accepted()); got != d.number(arg) {
+			d.fatalf("%d messages accepted, want %s", got, arg)
+		}
+	case "body":
+		d.body(d.unquote(arg))
+	case "log":
+		d.logged(arg)
+	case "over":
+		<-d.rig.mem.done
+	default:
+		d.fatalf("unknown step %q", verb)
+	}
+}
+
+func (d *dialogue) set(arg string) {
+	key, value, _ := strings.Cut(arg, " ")
+	ln := d.rig.ln
+	switch key {
+	case "max-rcpt":
+		ln.Settings.MaxRcpt = d.number(value)
+	case "max-mails":
+		ln.Settings.MaxMails = d.number(value)
+	case "max-message-size":
+		ln.Settings.MaxSize = int64(d.number(value))
+	case "socket":
+		ln.Socket, ln.Submission = true, true
+	case "submission":
+		ln.Submission = true
+	case "mask-src":
+		ln.MaskSource = true
+	case "no-dsn":
+		ln.NoDSN = true
+	case "address":
+		d.rig.local = netip.AddrPortFrom(netip.MustParseAddr(value), 25)
+	case "rdns":
+		d.rig.mem.name = Name{Host: value}
+	default:
+		d.fatalf("unknown setting %q", key)
+	}
+}
+
+// client connects at the first use.
+func (d *dialogue) client() net.Conn {
+	if d.conn == nil {
+		d.conn = d.rig.dial(d.t)
+		d.in = bufio.NewReader(d.conn)
+	}
+	return d.conn
+}
+
+func (d *dialogue) send(s string) {
+	// The server may have hung up already; what it said is checked later.
+	_, _ = io.WriteString(d.client(), s)
+}
+
+func (d *dialogue) expect(pattern string) {
+	d.client()
+	line, err := d.in.ReadString('\n')
+	if err != nil {
+		d.fatalf("want %q, got %q and %v", pattern, line, err)
+	}
+	text, ended := strings.CutSuffix(line, "\r\n")
+	if !ended || !addr.Glob(pattern, text) {
+		d.fatalf("got %q, want %q", line, pattern)
+	}
+}
+
+func (d *dialogue) expectEnd() {
+	d.client()
+	if line, err := d.in.ReadString('\n'); err != io.EOF {
+		d.fatalf("want the end, got %q and %v", line, err)
+	}
+}
+
+func (d *dialogue) body(want string) {
+	all := d.rig.mem.accepted()
+	if len(all) == 0 {
+		d.fatalf("no message")
+	}
+	if got := all[len(all)-1].body.String(); !strings.Contains(got, want) {
+		d.fatalf("message is\n%q\nwithout\n%q", got, want)
+	}
+}
+
+func (d *dialogue) logged(pattern string) {
+	for _, line := range strings.Split(d.rig.log.String(), "\n") {
+		if addr.Glob(pattern, line) {
+			return
+		}
+	}
+	d.fatalf("no line of the log is %q", pattern)
+}
+
+func (d *dialogue) number(s string) int {
+	n, err := strconv.Atoi(s)
+	if err != nil {
+		d.fatalf("%v", err)
+	}
+	return n
+}
+
+func (d *dialogue) unquote(s string) string {
+	u, err := strconv.Unquote(s)
+	if err != nil {
+		d.fatalf("%s: %v", s, err)
+	}
+	return u
+}

@@ -1,0 +1,201 @@
+package server
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"opensmtpd/src/clock"
+	"opensmtpd/src/mail"
+	"opensmtpd/src/mail/addr"
+	"opensmtpd/src/mailerr"
+	"opensmtpd/src/mlog"
+	"opensmtpd/src/smtp"
+)
+
+// memory is a Backend that keeps messages.
+type memory struct {
+	mu        sync.Mutex
+	next      mail.MessageID
+	open      map[mail.MessageID]*stored
+	messages  []*stored
+	discarded int
+	done      chan struct{} // receives once for each session that is over
+	closed    *mailerr.Error // Begin's answer while intake is closed
+	failing   *mailerr.Error // Commit's answer
+	chunks    int
+	name      Name
+}
+
+type stored struct {
+	id   mail.MessageID
+	from addr.Address
+	to   []addr.Address
+	body strings.Builder
+}
+
+func newMemory() *memory {
+	return &memory{next: 0x10000000, done: make(chan struct{}, 1<<16), open: make(map[mail.MessageID]*stored), name: Name{Host: "client.example.org", Forward: true}}
+}
+
+func (m *memory) Lookup(context.Context, netip.Addr) Name { return m.name }
+
+func (m *memory) Begin(context.Context) (mail.MessageID, *mailerr.Error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed != nil {
+		return 0, m.closed
+	}
+	m.next++
+	m.open[m.next] = &stored{id: m.next}
+	return m.next, nil
+}
+
+func (m *memory) Rcpt(_ context.Context, _ *Session, _ *Transaction, r *smtp.Rcpt) (uint32, *mailerr.Error) {
+	switch r.To.Local {
+	case "nobody":
+		return 0, &mailerr.Error{Class: mailerr.Perm, Code: 550, Text: "Invalid recipient"}
+	case "later":
+		return 0, &mailerr.Error{Class: mailerr.Temp, Code: 451, Text: "Temporary failure"}
+	case "list":
+		return 3, nil
+	}
+	return 1, nil
+}
+
+func (m *memory) Chunk(_ context.Context, t *Transaction, data []byte) *mailerr.Error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.chunks++
+	if len(data) > largeBody {
+		return mailerr.Local(nil)
+	}
+	m.open[t.ID].body.Write(data)
+	return nil
+}
+
+func (m *memory) Commit(_ context.Context, t *Transaction, body []byte) *mailerr.Error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.failing != nil {
+		return m.failing
+	}
+	s := m.open[t.ID]
+	delete(m.open, t.ID)
+	s.body.Write(body)
+	s.from = t.Mail.From
+	for _, r := range t.Rcpts {
+		s.to = append(s.to, r.To)
+	}
+	m.messages = append(m.messages, s)
+	return nil
+}
+
+func (m *memory) Discard(id mail.MessageID) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.open, id)
+	m.discarded++
+}
+
+func (m *memory) Done(*Session) { m.done <- struct{}{} }
+
+// accepted returns what was committed.
+func (m *memory) accepted() []*stored {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return append([]*stored(nil), m.messages...)
+}
+
+// pending returns how many messages are neither committed nor discarded.
+func (m *memory) pending() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.open)
+}
+
+// lines is a log that remembers.
+type lines struct {
+	mu  sync.Mutex
+	all []string
+}
+
+func (l *lines) Line(_ mlog.Priority, line string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.all = append(l.all, line)
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Join(l.all, "\n")
+}
+
+// rig is a server with its surroundings.
+type rig struct {
+	*Server
+	mem   *memory
+	clk   *clock.Fake
+	log   *lines
+	ln    *Listener
+	local netip.AddrPort // the address that clients seem to come from
+}
+
+var birthday = time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
+
+// newRig starts a server; it is stopped when the test ends.
+func newRig(t testing.TB) *rig {
+	r := &rig{mem: newMemory(), clk: clock.NewFake(birthday), log: &lines{}}
+	var n uint64
+	var mu sync.Mutex
+	r.Server = New(Config{Backend: r.mem, Clock: r.clk, Log: mlog.New(r.log, true), NewID: func() uint64 {
+		mu.Lock()
+		defer mu.Unlock()
+		n++
+		return n
+	}})
+	r.ln = &Listener{Gen: 1, Identity: "l", Hostname: "mx.example.com",
+		Settings: Settings{MaxMails: 100, MaxRcpt: 1000, MaxSize: 35 << 20}}
+	r.local = netip.MustParseAddrPort("192.0.2.7:4321")
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() { defer close(ended); r.Run(ctx) }()
+	t.Cleanup(func() {
+		over, stop := context.WithCancel(context.Background())
+		stop()
+		r.Stop(over)
+		cancel()
+		<-ended
+	})
+	return r
+}
+
+// dial connects a client over a real socket.
+func (r *rig) dial(t testing.TB) net.Conn {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	client, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	nc, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := Client{Addr: r.local}
+	if r.ln.Socket {
+		c = Client{UID: 1000}
+	}
+	r.Serve(nc, r.ln, c)
+	t.Cleanup(func() { client.Close() })
+	return client
+}

@@ -1,0 +1,370 @@
+package server
+
+import (
+	"errors"
+	"io"
+	"sync/atomic"
+	"time"
+
+	"opensmtpd/src/mail"
+	"opensmtpd/src/mlog"
+	"opensmtpd/src/smtp"
+)
+
+// Session is one connection. Its exported fields are for Backend and Filter to
+// read, in the goroutine of the session.
+type Session struct {
+	ID       mail.SessionID
+	Listener *Listener
+	Client   Client
+	Helo     string // what the client called itself last; "": nothing yet
+	ESMTP    bool   // by EHLO
+	Junk     bool   // a filter said so, for all messages
+
+	srv *Server
+	in  stream
+	tx  *Transaction
+	// lines filters the body that is being read; nil: nobody does.
+	lines LineFilter
+	// parsed is what the check of a row has read, for its proceed.
+	parsed struct {
+		mail smtp.Mail
+		rcpt smtp.Rcpt
+	}
+
+	command  string // the line being answered, for the log
+	reason   string // why it ended, for the log
+	reading  bool   // a body is coming in
+	badInput bool   // what is being answered is no command
+	hungUp   bool   // a reply was the last
+	quitting bool   // and the client asked for it
+	parked   bool   // waits with a fresh stack
+	mails    int    // accepted
+	errors   int
+	unknown  int     // recipients refused
+	events   []Event // to be reported after the reply
+
+	// What the server's sweep looks at, in its goroutine. Both are monotonic.
+	deadline atomic.Int64 // of what the session waits for
+	waiting  atomic.Int64 // since when it waits for a command; 0: it does not, or is parked
+}
+
+// The ends of a session that are not the client's doing.
+var (
+	errTimeout  = errors.New("timeout")
+	errShutdown = errors.New("shutdown")
+	errParked   = errors.New("parked")
+)
+
+// start talks to the client until the session ends or is parked.
+func (s *Session) start() {
+	if s.greet() {
+		s.serve()
+	} else {
+		s.end()
+	}
+}
+
+// greet does what comes before the first command, and tells whether to go on.
+func (s *Session) greet() bool {
+	s.extend(idleTime)
+	if s.Listener.Socket {
+		s.Client.Name = Name{Host: s.Listener.Hostname, Forward: true}
+	} else {
+		s.Client.Name = s.srv.backend.Lookup(s.srv.ctx, s.Client.Addr.Addr())
+	}
+	if !smtp.ValidHost(s.Client.Name.Host) {
+		s.Client.Name.Host = "" // it will stand in a header and in the log
+	}
+	mlog.SMTPConnected(s.srv.log, s.ID, s.Address(), s.Host())
+	s.report(Event{Kind: LinkConnect})
+	r := s.filterRow(&connected, s.Address())
+	if r.Code == 0 {
+		return false
+	}
+	s.say(&connected, r)
+	if r.Code < 400 {
+		s.report(Event{Kind: LinkGreeting})
+	}
+	return !s.hungUp
+}
+
+// greeting is the reply to the connection itself. A client that does not wait
+// for it (RFC 5321 section 4.3.1) is refused: no mail server does that, and
+// HTTP clients do.
+func (s *Session) greeting(string) smtp.Reply {
+	early, err := s.in.talked()
+	switch {
+	case err != nil:
+		s.lost(err)
+		return smtp.Reply{}
+	case early && !s.Listener.Socket:
+		return earlyTalker
+	}
+	return smtp.Reply{Code: 220, Text: s.Listener.Hostname + " ESMTP " + Software}
+}
+
+// serve answers commands. It returns when the session is over, or when another
+// goroutine goes on with it.
+func (s *Session) serve() {
+	for !s.hungUp {
+		var err error
+		if s.reading {
+			err = s.readBody()
+		} else {
+			err = s.readCommand()
+		}
+		if err == errParked {
+			go s.serve()
+			return
+		}
+		if err != nil {
+			s.lost(err)
+			break
+		}
+	}
+	s.end()
+}
+
+// readCommand waits for a line and answers it.
+func (s *Session) readCommand() error {
+	if !s.parked {
+		s.waiting.Store(s.extend(idleTime))
+	}
+	if s.srv.stopping.Load() {
+		return s.idle()
+	}
+	for {
+		line, err := s.in.line()
+		if err == errWoken {
+			if err := s.idle(); err != nil {
+				return err
+			}
+			continue
+		}
+		s.waiting.Store(0)
+		s.parked = false
+		switch err {
+		case nil:
+			s.run(string(line))
+		case errLong:
+			s.refuse(commandTooLong)
+		case errFlood:
+			s.refuse(lineTooLong)
+		default:
+			return err
+		}
+		return nil
+	}
+}
+
+// idle is called when a wait was interrupted: the time is up, the server stops,
+// or the session has waited long enough to be parked.
+func (s *Session) idle() error {
+	switch {
+	case s.srv.stopping.Load():
+		s.hangUp(shuttingDown)
+		return errShutdown
+	case s.late():
+		s.report(Event{Kind: Timeout})
+		s.hangUp(timedOut)
+		return errTimeout
+	case s.waiting.Swap(0) != 0:
+		s.parked = true
+		return errParked
+	}
+	return nil
+}
+
+// run answers one command line.
+func (s *Session) run(line string) {
+	s.command = line
+	s.report(Event{Kind: ProtocolClient, Text: line})
+	cmd := smtp.ParseCommand(line)
+	row := find(cmd.Verb)
+	r := unrecognized
+	if row != nil {
+		r = s.do(row, cmd)
+	}
+	if row != nil && row.flags&last != 0 && r.Refused() && len(s.in.unread()) > 0 {
+		r.Close = true
+	}
+	s.slow(row, r)
+	s.say(row, r)
+}
+
+// do takes a command through its row: state, syntax, filters, and then what it
+// does.
+func (s *Session) do(row *row, cmd smtp.Command) smtp.Reply {
+	switch {
+	case row.flags&noArg != 0 && cmd.HasArg:
+		return noArguments
+	case row.flags&needHelo != 0 && s.Helo == "",
+		row.flags&needTx != 0 && s.tx == nil,
+		row.flags&noTx != 0 && s.tx != nil:
+		return notNow
+	}
+	if row.check != nil {
+		if r := row.check(s, cmd.Arg); r.Code != 0 {
+			return r
+		}
+	}
+	if row.phase == NoPhase {
+		return row.proceed(s, cmd.Arg)
+	}
+	return s.filterRow(row, cmd.Arg)
+}
+
+// slow makes a client that errs again and again wait for its answer, and counts.
+func (s *Session) slow(row *row, r smtp.Reply) {
+	if r.Code < 500 {
+		return
+	}
+	count := &s.errors
+	if row != nil && row.phase == PhaseRcptTo {
+		count = &s.unknown
+	}
+	*count++
+	if *count <= slowAfter || s.Listener.Socket {
+		return
+	}
+	if err := s.in.flush(); err != nil {
+		return // the next wait finds the same
+	}
+	s.srv.pause(errorPause)
+}
+
+// refuse answers input that is no command.
+func (s *Session) refuse(r smtp.Reply) {
+	s.badInput = true
+	s.slow(nil, r)
+	s.say(nil, r)
+	s.badInput = false
+}
+
+// say is where every reply is written, logged and reported.
+func (s *Session) say(row *row, r smtp.Reply) {
+	if !r.Close && (s.errors > maxErrors || s.unknown > maxUnknown) && !s.Listener.Socket {
+		r = tooManyErrors
+	}
+	s.in.put(r.Append)
+	s.reportReply(row, r)
+	switch {
+	case !r.Refused():
+	case s.badInput:
+		mlog.SMTPBadInput(s.srv.log, s.ID, r.String())
+	default:
+		mlog.SMTPFailedCommand(s.srv.log, s.ID, s.command, r.String())
+	}
+	s.hungUp = s.hungUp || r.Close
+	s.quitting = s.quitting || row != nil && row.phase == PhaseQuit && r.Close
+}
+
+// hangUp writes a last reply without the client having asked.
+func (s *Session) hangUp(r smtp.Reply) {
+	s.in.put(r.Append)
+	s.report(Event{Kind: ProtocolServer, Text: r.String()})
+	s.hungUp = true
+}
+
+// lost notes why the connection ended, for the log.
+func (s *Session) lost(err error) {
+	switch {
+	case err == errTimeout:
+		s.reason = "timeout"
+	case err == errShutdown:
+		s.reason = "quit"
+	case errors.Is(err, io.EOF):
+		s.reason = "disconnect"
+	default:
+		s.reason = "io-error: " + err.Error()
+	}
+}
+
+// end closes the connection and accounts for it. It runs once.
+func (s *Session) end() {
+	s.rollback()
+	if s.reason == "" {
+		s.reason = "quit"
+	}
+	if s.hungUp {
+		s.extend(lingerTime)
+	}
+	if err := s.in.flush(); err == nil && s.hungUp && !s.quitting {
+		s.linger()
+	}
+	s.in.release()
+	_ = s.in.nc.Close() // nothing is owed to the client any more
+	mlog.SMTPDisconnected(s.srv.log, s.ID, s.reason)
+	s.reportLater()
+	s.report(Event{Kind: LinkDisconnect})
+	s.srv.forget(s)
+}
+
+// linger reads on for a while after a hang-up: to close a connection with
+// input unread resets it, and the client would never see the reply.
+func (s *Session) linger() {
+	s.in.halfClose()
+	for got := 0; got < lingerSize; {
+		s.in.take(len(s.in.unread()))
+		err := s.in.receive()
+		if err == errWoken && !s.late() && !s.srv.stopping.Load() {
+			continue
+		}
+		if err != nil {
+			return
+		}
+		got += len(s.in.unread())
+	}
+}
+
+// extend gives the client d from now, which it returns.
+func (s *Session) extend(d time.Duration) (now int64) {
+	now = int64(s.srv.clock.Mono())
+	s.deadline.Store(now + int64(d))
+	return now
+}
+
+// late tells whether the client has used up its time.
+func (s *Session) late() bool { return int64(s.srv.clock.Mono()) >= s.deadline.Load() }
+
+// blocked and woken make s the owner of its stream.
+func (s *Session) blocked() {
+	if !s.hungUp {
+		s.extend(idleTime)
+	}
+}
+
+func (s *Session) woken() error {
+	switch {
+	case s.late():
+		return errTimeout
+	case s.srv.killed.Load():
+		return errShutdown
+	}
+	return nil
+}
+
+// Address is the client's address as OpenSMTPD writes it: "192.0.2.1",
+// "[2001:db8::1]", "local".
+func (s *Session) Address() string {
+	if s.Listener.Socket {
+		return "local"
+	}
+	a := s.Client.Addr.Addr()
+	if a.Is4() {
+		return a.String()
+	}
+	return "[" + a.String() + "]"
+}
+
+// Host is the client's name, or "<unknown>".
+func (s *Session) Host() string {
+	if s.Client.Name.Host == "" {
+		return "<unknown>"
+	}
+	return s.Client.Name.Host
+}
+
+// Transaction returns the message being received, or nil.
+func (s *Session) Transaction() *Transaction { return s.tx }

@@ -1,0 +1,63 @@
+package smtp
+
+import "strings"
+
+// ValidXtext tells whether s is xtext (RFC 3461 section 4): printable ASCII
+// without space and '=', with '+' only before two upper-case hexadecimal digits.
+func ValidXtext(s string) bool {
+	for i := 0; i < len(s); i++ {
+		switch c := s[i]; {
+		case c < '!' || c > '~' || c == '=':
+			return false
+		case c == '+':
+			if i+2 >= len(s) || !hexDigit(s[i+1]) || !hexDigit(s[i+2]) {
+				return false
+			}
+			i += 2
+		}
+	}
+	return true
+}
+
+// DecodeXtext returns what s stands for, or false when s is not xtext.
+func DecodeXtext(s string) (string, bool) {
+	if !ValidXtext(s) {
+		return "", false
+	}
+	if strings.IndexByte(s, '+') < 0 {
+		return s, true
+	}
+	b := make([]byte, 0, len(s))
+	for i := 0; i < len(s); i++ {
+		if s[i] == '+' {
+			b = append(b, unhex(s[i+1])<<4|unhex(s[i+2]))
+			i += 2
+			continue
+		}
+		b = append(b, s[i])
+	}
+	return string(b), true
+}
+
+// EncodeXtext returns s as xtext.
+func EncodeXtext(s string) string {
+	const digits = "0123456789ABCDEF"
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		if c := s[i]; c < '!' || c > '~' || c == '+' || c == '=' {
+			b.Write([]byte{'+', digits[c>>4], digits[c&15]})
+		} else {
+			b.WriteByte(c)
+		}
+	}
+	return b.String()
+}
+
+func hexDigit(c byte) bool { return '0' <= c && c <= '9' || 'A' <= c && c <= 'F' }
+
+func unhex(c byte) byte {
+	if c <= '9' {
+		return c - '0'
+	}
+	return c - 'A' + 10
+}
