@@ -115,8 +115,11 @@ func guard(err *error) {
 	}
 }
 
-// check looks at the buckets of an open file.
-func check(tx *bolt.Tx) (Kind, error) {
+// check looks at the size and the buckets of an open file.
+func check(tx *bolt.Tx, f *os.File) (Kind, error) {
+	if st, err := f.Stat(); err != nil || st.Size() < tx.Size() {
+		return "", fmt.Errorf("%w (cut short)", ErrDamaged)
+	}
 	meta := tx.Bucket(bucketMeta)
 	if meta == nil || tx.Bucket(bucketMap) == nil {
 		return "", ErrNotMap

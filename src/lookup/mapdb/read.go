@@ -2,9 +2,11 @@ package mapdb
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"runtime/debug"
+	"sync"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -12,9 +14,16 @@ import (
 
 // Reader is an open map. Its methods may be called from several goroutines.
 type Reader struct {
-	db   *bolt.DB
-	kind Kind
 	name string
+	kind Kind
+	db   *bolt.DB
+
+	// One transaction lasts as long as the Reader, for a fault while bbolt
+	// begins one would leave its locks behind. A lookup takes a few
+	// microseconds, so that they can take turns.
+	mu     sync.Mutex
+	tx     *bolt.Tx
+	broken error
 }
 
 // lockWait is how long to wait for a lock that only a foreign program could
@@ -67,15 +76,12 @@ func (r *Reader) open(f *os.File) (err error) {
 	if err != nil {
 		return fmt.Errorf("%w (%v)", ErrDamaged, err)
 	}
-	err = r.db.View(func(tx *bolt.Tx) error {
-		if st, err := f.Stat(); err != nil || st.Size() < tx.Size() {
-			return fmt.Errorf("%w (cut short)", ErrDamaged)
-		}
-		r.kind, err = check(tx)
-		return err
-	})
-	if err != nil {
+	if r.tx, err = r.db.Begin(false); err != nil {
 		r.db.Close()
+		return err
+	}
+	if r.kind, err = check(r.tx, f); err != nil {
+		r.Close()
 	}
 	return err
 }
@@ -118,18 +124,34 @@ func (r *Reader) Each(fn func(key, value []byte) error) error {
 	return r.view(func(b *bolt.Bucket) error { return b.ForEach(fn) })
 }
 
-func (r *Reader) view(fn func(*bolt.Bucket) error) (err error) {
+// view calls fn with the entries. After damage was met once, it is not looked
+// for again.
+func (r *Reader) view(fn func(*bolt.Bucket) error) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.broken != nil {
+		return r.broken
+	}
+	err := guarded(func() error { return fn(r.tx.Bucket(bucketMap)) })
+	if errors.Is(err, ErrDamaged) {
+		r.broken = fmt.Errorf("%s: %w", r.name, err)
+		return r.broken
+	}
+	return err
+}
+
+func guarded(fn func() error) (err error) {
 	defer guard(&err)
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	tx, err := r.db.Begin(false)
-	if err != nil {
-		return err
-	}
-	// Not a deferred Rollback of View: a panic must not leave the lock on the
-	// mapping behind.
-	defer tx.Rollback()
-	return fn(tx.Bucket(bucketMap))
+	return fn()
 }
 
 // Close unmaps and closes the file. No method may be called afterwards.
-func (r *Reader) Close() error { return r.db.Close() }
+func (r *Reader) Close() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := r.tx.Rollback(); err != nil {
+		return err
+	}
+	return r.db.Close()
+}
