@@ -16,10 +16,9 @@ type Hello struct {
 	Trace        []string // of smtpd -T
 	Paused       []string // of smtpd -P
 	Zone         string   // of the local time, a name of the zone database; "" when unknown
-	ZoneInfo     []byte   // its file (RFC 8536); empty for UTC
 	Chroot       string   // where the process locks itself in; "" for nowhere
-	UID, GID     uint32   // what it becomes
-	Writable     []string // directories below Chroot that it may write
+	Dir          string   // in unprivileged mode, the directory that it may use; else ""
+	UID, GID     uint32   // what it becomes, unless unprivileged
 	GraceMillis  uint32   // how long it may go on after Shutdown
 }
 
@@ -32,8 +31,10 @@ const (
 	ResourceCABundle   = "ca-bundle"
 	ResourceResolvConf = "resolv.conf"
 	ResourceHosts      = "hosts"
-	ResourceSyslog     = "syslog" // + descriptor: a connected datagram socket
-	ResourceUID        = "uid"    // Data is "name=number"
+	ResourceSyslog     = "syslog"    // + descriptor: a connected datagram socket
+	ResourceUIDs       = "uids"      // lines of name=number
+	ResourceOperators  = "operators" // lines of numbers
+	ResourceLock       = "lock"      // + descriptor: to be kept open as long as the process lives
 )
 
 // Resource brings one thing that a chroot hides. Large ones come in several
@@ -101,11 +102,10 @@ func (m *Hello) Append(b []byte) []byte {
 	b = AppendStrings(b, m.Trace)
 	b = AppendStrings(b, m.Paused)
 	b = AppendString(b, m.Zone)
-	b = AppendBytes(b, m.ZoneInfo)
 	b = AppendString(b, m.Chroot)
+	b = AppendString(b, m.Dir)
 	b = AppendU32(b, m.UID)
 	b = AppendU32(b, m.GID)
-	b = AppendStrings(b, m.Writable)
 	return AppendU32(b, m.GraceMillis)
 }
 
@@ -120,11 +120,10 @@ func (m *Hello) Parse(b []byte) error {
 	m.Trace = r.Strings()
 	m.Paused = r.Strings()
 	m.Zone = r.String()
-	m.ZoneInfo = r.Bytes(nil)
 	m.Chroot = r.String()
+	m.Dir = r.String()
 	m.UID = r.U32()
 	m.GID = r.U32()
-	m.Writable = r.Strings()
 	m.GraceMillis = r.U32()
 	return r.Done()
 }
