@@ -24,7 +24,25 @@ type Node struct {
 	Pos     Pos
 	Doc     []string // comment lines above
 	Comment string   // comment at the end of the line
+	// At is the place of each part, by the word that the manual has for it;
+	// "name" is the name of what is declared.
+	At map[string]Pos
+	// Bad tells that the statement had an error, which was reported: it is kept
+	// so that its name is known, and checks leave the rest of it alone.
+	Bad bool
 }
+
+// Place returns where the part named by word was written, or where the
+// statement begins.
+func (n *Node) Place(word string) Pos {
+	if p, ok := n.At[word]; ok {
+		return p
+	}
+	return n.Pos
+}
+
+// IsZero tells whether p is no place.
+func (p Pos) IsZero() bool { return p == Pos{} }
 
 // Config is one configuration, whole.
 type Config struct {

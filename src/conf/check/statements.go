@@ -1,0 +1,195 @@
+package check
+
+import (
+	"fmt"
+	"strings"
+
+	"opensmtpd/src/conf"
+)
+
+// listen checks what one listener's options say together.
+func (c *checker) listen(l *conf.Listen) {
+	if l.Filter != "" {
+		c.useFilter(l.Filter, l.Place("filter"))
+	}
+	if l.Socket {
+		return
+	}
+	for _, name := range l.PKIs {
+		c.findPKI(name, l.Place("pki "+name))
+	}
+	if l.CA != "" {
+		c.findCA(l.CA, l.Place("ca"))
+	}
+	const tls = "tls, tls-require or smtps"
+	if l.TLS == conf.NoTLS {
+		if l.Auth != conf.NoAuth {
+			c.hinted(l.Place("auth"), "add "+tls+", and pki NAME", "auth requires %s", tls)
+		}
+		if len(l.PKIs) > 0 {
+			c.hinted(l.Place("pki"), "add "+tls, "pki requires %s", tls)
+		}
+		if l.CA != "" {
+			c.hinted(l.Place("ca"), "add "+tls, "ca requires %s", tls)
+		}
+	} else if len(l.PKIs) == 0 {
+		c.hinted(l.Place("TLS mode"), "add pki NAME", "pki required for %s",
+			[...]string{"", "tls", "tls-require", "smtps"}[l.TLS])
+	}
+	if l.Hostname != "" && !validHost(l.Hostname) {
+		c.diags.Warnf(l.Place("hostname"), "%q is not a host name: other servers may refuse it", l.Hostname)
+	}
+	if l.Senders != "" && l.Auth == conf.NoAuth {
+		c.diags.Warnf(l.Place("senders"), "senders has no effect without auth")
+	}
+}
+
+// sockets checks that there is at most one socket listener.
+func (c *checker) sockets() {
+	var first *conf.Listen
+	for _, l := range c.cfg.Listens {
+		switch {
+		case !l.Socket:
+		case first == nil:
+			first = l
+		default:
+			c.hinted(l.Pos, fmt.Sprintf("the first is in line %d", first.Pos.Line), "socket listener already configured")
+		}
+	}
+}
+
+// useFilter checks the filter of a listener or an action. Inline chains were
+// checked as filters.
+func (c *checker) useFilter(name string, pos conf.Pos) {
+	if f := c.filters[name]; f == nil || !f.Inline {
+		c.findFilter(name, pos)
+	}
+}
+
+// action checks what one action's options say together.
+func (c *checker) action(a *conf.Action) {
+	if a.Method.Local() {
+		c.local(a)
+		return
+	}
+	if a.Filter != "" {
+		c.useFilter(a.Filter, a.Place("filter"))
+	}
+	if a.PKI != "" {
+		c.findPKI(a.PKI, a.Place("pki"))
+	}
+	if a.CA != "" {
+		c.findCA(a.CA, a.Place("ca"))
+	}
+	c.relay(a)
+}
+
+func (c *checker) local(a *conf.Action) {
+	if a.User != "" {
+		switch a.Method {
+		case conf.MBOX, conf.ForwardOnly, conf.ExpandOnly:
+			c.diags.Errorf(a.Place("user"), "user may not be specified for %v", a.Method)
+		case conf.Maildir, conf.MDA, conf.LMTP, conf.Relay, conf.Bounce:
+		}
+	}
+	if a.Alias != "" && a.Virtual != "" {
+		c.diags.Errorf(later(a.Place("alias"), a.Place("virtual")), "alias and virtual are mutually exclusive")
+	}
+	if a.Wrapper != "" {
+		find(c, c.wrappers, "mda wrapper", a.Wrapper, a.Place("wrapper"),
+			func(w *conf.Wrapper) *conf.Node { return &w.Node })
+	}
+	if a.Method == conf.LMTP && a.LMTPDest != "" {
+		if err := checkLMTP(a.LMTPDest); err != nil {
+			c.hinted(a.Place("destination"), "host:port, or the path of a socket", "lmtp destination %q: %v", a.LMTPDest, err)
+		}
+	}
+	c.formats(a.Path, a.Place("path"))
+	c.formats(a.Command, a.Place("command"))
+}
+
+// formats checks that format specifiers are closed.
+func (c *checker) formats(s string, pos conf.Pos) {
+	for {
+		_, rest, found := strings.Cut(s, "%{")
+		if !found {
+			return
+		}
+		name, after, closed := strings.Cut(rest, "}")
+		if !closed {
+			c.diags.Errorf(pos, "%q has no closing brace", "%{"+rest)
+			return
+		}
+		word := strings.FieldsFunc(name, func(r rune) bool { return r == '[' || r == ':' })
+		if len(word) == 0 || !formatNames[strings.ToLower(word[0])] {
+			c.diags.Errorf(pos, "%q is no format specifier", "%{"+name+"}")
+		}
+		s = after
+	}
+}
+
+// formatNames is never written.
+var formatNames = map[string]bool{
+	"sender": true, "sender.user": true, "sender.domain": true,
+	"rcpt": true, "rcpt.user": true, "rcpt.domain": true,
+	"dest": true, "dest.user": true, "dest.domain": true,
+	"user.username": true, "user.directory": true, "mbox.from": true, "mda": true,
+}
+
+func (c *checker) relay(a *conf.Action) {
+	hosts := a.Host != "" || a.HostTable != ""
+	if hosts && a.Domain != "" {
+		c.diags.Errorf(later(a.Place("host"), a.Place("domain")), "host and domain are mutually exclusive")
+	}
+	if a.Backup && hosts {
+		c.diags.Errorf(later(a.Place("host"), a.Place("backup")), "backup and host are mutually exclusive")
+	}
+	if a.Backup && a.Domain != "" {
+		c.diags.Errorf(later(a.Place("domain"), a.Place("backup")), "backup and domain are mutually exclusive")
+	}
+	if a.AuthTable != "" && !hosts && a.Domain == "" {
+		c.diags.Errorf(a.Place("auth"), "auth may not be specified without host on an action")
+	}
+	if a.SRS && c.cfg.Server.SRSKey.Value == "" {
+		c.hinted(a.Place("srs"), "add srs key SECRET", "an srs key is required for srs to be specified in an action")
+	}
+	if a.Host != "" {
+		c.relayURL(a, a.Host, a.Place("url"))
+	}
+	if a.MailFrom != "" && !validMailbox(a.MailFrom) {
+		c.diags.Errorf(a.Place("mail-from"), "%q is not a mail address", a.MailFrom)
+	}
+	if a.Helo != "" && !validHost(a.Helo) && !validLiteral(a.Helo) {
+		c.diags.Warnf(a.Place("helo"), "%q is not a host name: other servers may refuse it", a.Helo)
+	}
+}
+
+// relayURL checks one url of an action.
+func (c *checker) relayURL(a *conf.Action, url string, pos conf.Pos) {
+	u, err := conf.ParseRelay(url)
+	switch {
+	case err != nil:
+		c.diags.Errorf(pos, "relay url %q: %v", url, err)
+	case a.TLS && (u.Scheme == "smtp+notls" || u.Scheme == "lmtp"):
+		c.diags.Errorf(later(pos, a.Place("tls")), "tls and %s:// are mutually exclusive", u.Scheme)
+	case u.Label != "" && a.AuthTable == "":
+		c.hinted(pos, "add auth <table>", "the label %q of relay url %q needs a table of credentials", u.Label, url)
+	case u.Label == "" && a.AuthTable != "":
+		c.diags.Warnf(pos, "relay url %q has no label: auth has no effect", url)
+	}
+}
+
+// match checks that what a rule names exists.
+func (c *checker) match(m *conf.Match) {
+	if !m.Reject {
+		find(c, c.actions, "action", m.Action, m.Place("action"), func(a *conf.Action) *conf.Node { return &a.Node })
+	}
+}
+
+// later returns the place further down, which is where two things collide.
+func later(a, b conf.Pos) conf.Pos {
+	if a.File == b.File && (a.Line > b.Line || a.Line == b.Line && a.Col > b.Col) {
+		return a
+	}
+	return b
+}

@@ -1,0 +1,169 @@
+package check
+
+import (
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"opensmtpd/src/conf"
+)
+
+// uses checks every mention of a table: that it exists, that it holds what is
+// asked of it, and that its entries make sense for that.
+func (c *checker) uses() {
+	for _, u := range conf.Uses(c.cfg) {
+		if u.Node.Bad {
+			continue
+		}
+		t, ok := c.findTable(string(*u.Ref), u.Pos)
+		if !ok || t.Bad {
+			continue
+		}
+		if c.kind(u, t) {
+			c.entries(u, t)
+		}
+	}
+}
+
+// kind checks that a table can serve a use.
+func (c *checker) kind(u conf.Use, t *conf.Table) bool {
+	if t.Backend == "getpwnam" {
+		if u.Service != conf.UserInfoService {
+			c.diags.Errorf(u.Pos, "table %q may not be used for %s: getpwnam knows users only", t.Name, u.What)
+			return false
+		}
+		return true
+	}
+	kind, known := t.Kind, t.Backend == "static"
+	if k, ok := c.kinds[t.Name]; ok {
+		kind, known = k, true
+	}
+	what := "it"
+	if !t.Inline {
+		what = fmt.Sprintf("table %q", t.Name)
+	}
+	switch {
+	case !known:
+	case kind == conf.List && !u.Lists:
+		c.hinted(u.Pos, "entries of a mapping are written key = value", "%s may not be used for %s: %s is a list, a mapping is needed", what, u.What, what)
+		return false
+	case kind == conf.Map && !u.Maps && u.Regex:
+		c.diags.Errorf(u.Pos, "%s may not be used for %s: %s is a mapping, a list of regular expressions is needed", what, u.What, what)
+		return false
+	case kind == conf.Map && !u.Maps:
+		hint := ""
+		if t.Backend != "static" {
+			hint = `a first line "# @list" makes the file a list`
+		}
+		c.hinted(u.Pos, hint, "%s may not be used for %s: %s is a mapping, a list is needed", what, u.What, what)
+		return false
+	}
+	return true
+}
+
+// entries checks the elements of a static table against its use.
+func (c *checker) entries(u conf.Use, t *conf.Table) {
+	check := c.entryCheck(u)
+	if u.Service == conf.RelayHostService || u.Service == conf.RelayMapService {
+		c.relayEntries(u, t)
+		return
+	}
+	if check == nil || t.Backend != "static" {
+		return
+	}
+	for _, e := range t.Entries {
+		if err := check(e); err != nil {
+			pos := e.Pos
+			if pos.IsZero() {
+				pos = u.Pos
+			}
+			c.diags.Errorf(pos, "%v", err)
+		}
+	}
+}
+
+// relayEntries checks the urls of a table against the action that uses it.
+func (c *checker) relayEntries(u conf.Use, t *conf.Table) {
+	for _, a := range c.cfg.Actions {
+		if &a.Node != u.Node {
+			continue
+		}
+		for _, e := range t.Entries {
+			url := e.Key
+			if t.Kind == conf.Map {
+				url = e.Value
+			}
+			c.relayURL(a, url, e.Pos)
+		}
+	}
+}
+
+// entryCheck returns how to look at the entries of a table for a use, or nil.
+func (c *checker) entryCheck(u conf.Use) func(conf.Entry) error {
+	switch {
+	case u.Regex:
+		return func(e conf.Entry) error {
+			if err := c.values.Regex(e.Key); err != nil {
+				return fmt.Errorf("regular expression %q: %s", e.Key, strings.TrimPrefix(err.Error(), "error parsing regexp: "))
+			}
+			return nil
+		}
+	case u.Service == conf.NetAddrService || u.Service == conf.AddrNameService:
+		return func(e conf.Entry) error {
+			if e.Key == "local" {
+				return nil
+			}
+			return c.values.Net(e.Key)
+		}
+	case u.Service == conf.SourceService:
+		return func(e conf.Entry) error {
+			p, err := conf.ParseNet(e.Key)
+			if err == nil && !p.IsSingleIP() {
+				err = fmt.Errorf("%q is a network, an address is needed", e.Key)
+			}
+			return err
+		}
+	case u.Service == conf.UserInfoService:
+		return func(e conf.Entry) error { return c.values.User(e.Key, e.Value) }
+	case u.Service == conf.CredentialsService && strings.HasPrefix(u.What, "action"):
+		return func(e conf.Entry) error {
+			if user, _, ok := strings.Cut(e.Value, ":"); !ok || user == "" {
+				return fmt.Errorf("credentials of %q must be user:password", e.Key)
+			}
+			return nil
+		}
+	}
+	return nil
+}
+
+// orPlain fills in what is missing.
+func (v Values) orPlain() Values {
+	if v.Regex == nil {
+		v.Regex = func(s string) error { _, err := regexp.Compile(s); return err }
+	}
+	if v.Net == nil {
+		v.Net = func(s string) error { _, err := conf.ParseNet(s); return err }
+	}
+	if v.User == nil {
+		v.User = checkUserInfo
+	}
+	return v
+}
+
+// checkUserInfo checks uid:gid:home.
+func checkUserInfo(name, value string) error {
+	f := strings.SplitN(value, ":", 3)
+	if len(f) != 3 {
+		return fmt.Errorf("user %q: %q is not uid:gid:home", name, value)
+	}
+	for i, what := range [...]string{"uid", "gid"} {
+		if _, err := strconv.ParseUint(f[i], 10, 32); err != nil {
+			return fmt.Errorf("user %q: %q is not a %s", name, f[i], what)
+		}
+	}
+	if !strings.HasPrefix(f[2], "/") {
+		return fmt.Errorf("user %q: home %q is not an absolute path", name, f[2])
+	}
+	return nil
+}

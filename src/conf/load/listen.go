@@ -1,0 +1,219 @@
+package load
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"opensmtpd/src/conf"
+	"opensmtpd/src/conf/diag"
+)
+
+// Listener is one socket to accept connections on. A `listen on` statement makes
+// one for each address of what it names.
+type Listener struct {
+	// Identity names the descriptor; it is the same as long as address and
+	// port are, whatever the options.
+	Identity string
+	Socket   bool           // the local socket
+	Addr     netip.AddrPort // of all others
+	Local    bool           // loopback, or the socket
+	Listen   *conf.Listen
+}
+
+// SocketIdentity is the identity of the local socket.
+const SocketIdentity = "socket"
+
+// Listeners resolves every `listen on` of cfg and adds what is wrong with them
+// to diags.
+func Listeners(ctx context.Context, m Machine, cfg *conf.Config, diags *diag.List) []Listener {
+	r := &resolver{ctx: ctx, m: m, diags: diags}
+	return r.listeners(cfg)
+}
+
+// resolver asks the machine at most once for its interfaces.
+type resolver struct {
+	ctx    context.Context
+	m      Machine
+	diags  *diag.List
+	ifs    []Interface
+	asked  bool
+	ifsErr error
+}
+
+func (r *resolver) interfaces() []Interface {
+	if !r.asked {
+		r.asked = true
+		r.ifs, r.ifsErr = r.m.Interfaces()
+	}
+	return r.ifs
+}
+
+// localAddrs returns the addresses of all interfaces.
+func (r *resolver) localAddrs() []netip.Addr {
+	out := []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()}
+	for _, i := range r.interfaces() {
+		for _, a := range i.Addrs {
+			if !slices.Contains(out, a) {
+				out = append(out, a)
+			}
+		}
+	}
+	slices.SortFunc(out, netip.Addr.Compare)
+	return out
+}
+
+func (r *resolver) listeners(cfg *conf.Config) []Listener {
+	var out []Listener
+	taken := make(map[netip.AddrPort]*conf.Listen)
+	for _, l := range cfg.Listens {
+		switch {
+		case l.Bad:
+		case l.Socket:
+			out = append(out, Listener{Identity: SocketIdentity, Socket: true, Local: true, Listen: l})
+		default:
+			for _, a := range r.resolve(l) {
+				if first := taken[a]; first != nil && first != l {
+					r.diags.Add(diag.Diag{Severity: diag.Error, Pos: l.Place("on"),
+						Message: fmt.Sprintf("%v is listened on twice", a),
+						Hint:    fmt.Sprintf("line %d listens on it too", first.Pos.Line)})
+				}
+				if taken[a] == nil {
+					taken[a] = l
+					out = append(out, Listener{Identity: "tcp:" + a.String(), Addr: a, Local: a.Addr().IsLoopback(), Listen: l})
+				}
+			}
+		}
+	}
+	return out
+}
+
+// resolve returns the addresses and ports of one statement. It looks for an
+// interface first, then a group, an address, and a host name.
+func (r *resolver) resolve(l *conf.Listen) []netip.AddrPort {
+	port, ok := r.port(l)
+	if !ok {
+		return nil
+	}
+	addrs, found := r.addresses(l)
+	if !found {
+		return nil
+	}
+	var out []netip.AddrPort
+	for _, a := range addrs {
+		if l.Family == conf.Inet4 && !a.Is4() || l.Family == conf.Inet6 && a.Is4() {
+			continue
+		}
+		if p := netip.AddrPortFrom(a, port); !slices.Contains(out, p) {
+			out = append(out, p)
+		}
+	}
+	if len(out) == 0 {
+		family := map[conf.Family]string{conf.AnyFamily: "", conf.Inet4: "inet4 ", conf.Inet6: "inet6 "}[l.Family]
+		r.diags.Errorf(l.Place("on"), "%s has no %saddress", l.On, family)
+	}
+	return out
+}
+
+func (r *resolver) addresses(l *conf.Listen) ([]netip.Addr, bool) {
+	pos := l.Place("on")
+	if addrs, ok := r.ofInterface(l.On); ok {
+		return addrs, true
+	}
+	if l.On == "egress" {
+		return r.egress(pos)
+	}
+	if r.ifsErr != nil {
+		r.diags.Errorf(pos, "interfaces: %v", r.ifsErr)
+		return nil, false
+	}
+	if a, err := netip.ParseAddr(strings.Trim(l.On, "[]")); err == nil {
+		return []netip.Addr{a.Unmap()}, true
+	}
+	addrs, err := r.m.LookupIP(r.ctx, l.On)
+	if err != nil || len(addrs) == 0 {
+		r.diags.Add(diag.Diag{Severity: diag.Error, Pos: pos,
+			Message: "invalid virtual ip or interface: " + l.On, Hint: r.known()})
+		return nil, false
+	}
+	slices.SortStableFunc(addrs, func(a, b netip.Addr) int { return cmp.Compare(a.BitLen(), b.BitLen()) })
+	return addrs, true
+}
+
+// ofInterface returns the addresses of the interface named; lo0 is what BSD
+// calls the loopback interface.
+func (r *resolver) ofInterface(name string) ([]netip.Addr, bool) {
+	for _, i := range r.interfaces() {
+		if i.Name == name {
+			return i.Addrs, true
+		}
+	}
+	if name == "lo0" {
+		for _, i := range r.interfaces() {
+			if i.Name == "lo" && i.Loopback {
+				return i.Addrs, true
+			}
+		}
+	}
+	return nil, false
+}
+
+// egress returns the addresses of the interfaces that default routes point to.
+func (r *resolver) egress(pos conf.Pos) ([]netip.Addr, bool) {
+	names, err := r.m.Egress()
+	if err != nil {
+		r.diags.Errorf(pos, "egress: %v", err)
+		return nil, false
+	}
+	var addrs []netip.Addr
+	for _, name := range names {
+		of, _ := r.ofInterface(name)
+		addrs = append(addrs, of...)
+	}
+	if len(names) == 0 {
+		r.diags.Errorf(pos, "egress: there is no default route")
+		return nil, false
+	}
+	return addrs, true
+}
+
+// known lists the interfaces for a hint.
+func (r *resolver) known() string {
+	var names []string
+	for _, i := range r.interfaces() {
+		names = append(names, i.Name)
+	}
+	if len(names) == 0 {
+		return ""
+	}
+	return "interfaces of this machine: " + strings.Join(names, ", ")
+}
+
+// services are the ports that must work on a machine without /etc/services.
+// The map is never written.
+var services = map[string]uint16{"smtp": 25, "smtps": 465, "submissions": 465, "submission": 587, "lmtp": 24}
+
+// port returns the port of a statement.
+func (r *resolver) port(l *conf.Listen) (uint16, bool) {
+	switch {
+	case l.Port == "" && l.TLS == conf.SMTPS:
+		return 465, true
+	case l.Port == "":
+		return 25, true
+	}
+	if n, err := strconv.ParseUint(l.Port, 10, 16); err == nil && n > 0 {
+		return uint16(n), true
+	}
+	if n, err := r.m.LookupPort(r.ctx, l.Port); err == nil && n > 0 && n <= 65535 {
+		return uint16(n), true
+	}
+	if n, ok := services[l.Port]; ok {
+		return n, true
+	}
+	r.diags.Errorf(l.Place("port"), "invalid port: %s", l.Port)
+	return 0, false
+}

@@ -1,0 +1,173 @@
+package load
+
+import (
+	"bufio"
+	"errors"
+	"io"
+	"io/fs"
+	"path/filepath"
+	"strings"
+
+	"opensmtpd/src/conf"
+	"opensmtpd/src/conf/check"
+	"opensmtpd/src/conf/diag"
+)
+
+// TableFile is a file that parent opens for lookup.
+type TableFile struct {
+	// Identity names the descriptor. It is the same as long as path and back
+	// end are; what is in the file may have changed all the same.
+	Identity string
+	Path     string
+	Backend  string // "file" or "db"
+}
+
+// TableFiles lists the files of the tables, each once.
+func TableFiles(cfg *conf.Config) []TableFile {
+	var out []TableFile
+	seen := make(map[string]bool)
+	for _, t := range cfg.Tables {
+		if t.Backend != "file" && t.Backend != "db" {
+			continue
+		}
+		f := TableFile{TableIdentity(t), t.Config, t.Backend}
+		if !seen[f.Identity] {
+			seen[f.Identity] = true
+			out = append(out, f)
+		}
+	}
+	return out
+}
+
+// TableIdentity returns the name under which what a table needs is handed over,
+// or "" when it needs nothing.
+func TableIdentity(t *conf.Table) string {
+	switch t.Backend {
+	case "static", "getpwnam":
+		return ""
+	case "file", "db":
+		return t.Backend + ":" + t.Config
+	}
+	return "table:" + t.Name + ":" + t.Backend + ":" + t.Config
+}
+
+// tableFiles checks that what tables need is there, and returns what files hold
+// as far as their first line tells.
+func tableFiles(m Machine, cfg *conf.Config, diags *diag.List) check.Kinds {
+	kinds := make(check.Kinds)
+	for _, t := range cfg.Tables {
+		if t.Bad {
+			continue
+		}
+		pos := t.Place("config")
+		switch t.Backend {
+		case "static", "getpwnam":
+		case "file":
+			fileTable(m, t, pos, kinds, diags)
+		case "db":
+			dbTable(m, t, pos, diags)
+		case "proc":
+			if t.Config == "" {
+				diags.Errorf(pos, "table %s: proc needs the path of a program", t.Name)
+			}
+		default:
+			program(m, t, pos, diags)
+		}
+	}
+	return kinds
+}
+
+func fileTable(m Machine, t *conf.Table, pos conf.Pos, kinds check.Kinds, diags *diag.List) {
+	if t.Config == "" {
+		diags.Errorf(pos, "table %s: file needs a path", t.Name)
+		return
+	}
+	f, err := m.Open(t.Config)
+	if err != nil {
+		if !errors.Is(err, fs.ErrPermission) || m.UID == 0 {
+			diags.Errorf(pos, "table %s: %s: %s", t.Name, t.Config, reason(err))
+			return
+		}
+		diags.Warnf(pos, "table %s: %s: %s", t.Name, t.Config, reason(err))
+		return
+	}
+	kind, known, err := firstLine(f)
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	switch {
+	case err != nil:
+		diags.Errorf(pos, "table %s: %s: %s", t.Name, t.Config, reason(err))
+	case known:
+		kinds[t.Name] = kind
+	}
+}
+
+// firstLine tells what a table file holds: "# @list" or the first line that is
+// neither empty nor a comment decides. A file without one can be anything.
+func firstLine(r io.Reader) (kind conf.Kind, known bool, err error) {
+	in := bufio.NewReader(r)
+	for {
+		line, err := in.ReadString('\n')
+		s := strings.TrimSpace(line)
+		if text, comment := strings.CutPrefix(s, "#"); comment {
+			if strings.TrimSpace(text) == "@list" {
+				return conf.List, true, nil
+			}
+		} else if s != "" {
+			return lineKind(s), true, nil
+		}
+		if errors.Is(err, io.EOF) {
+			return conf.List, false, nil
+		}
+		if err != nil {
+			return conf.List, false, err
+		}
+	}
+}
+
+// lineKind tells whether a line has a key alone or a value too.
+func lineKind(line string) conf.Kind {
+	end := strings.IndexAny(line, " \t:")
+	if line[0] == '[' {
+		if end = strings.IndexByte(line, ']'); end >= 0 {
+			end++
+		}
+	}
+	if end < 0 {
+		return conf.List
+	}
+	if rest := strings.TrimLeft(line[end:], " \t"); rest == "" || rest[0] == '#' {
+		return conf.List
+	}
+	return conf.Map
+}
+
+func dbTable(m Machine, t *conf.Table, pos conf.Pos, diags *diag.List) {
+	if t.Config == "" {
+		diags.Errorf(pos, "table %s: db needs a path", t.Name)
+		return
+	}
+	_, err := m.Stat(t.Config)
+	if errors.Is(err, fs.ErrNotExist) {
+		source := strings.TrimSuffix(t.Config, ".db")
+		diags.Add(diag.Diag{Severity: diag.Error, Pos: pos,
+			Message: "table " + t.Name + ": " + t.Config + ": " + reason(err), Hint: "makemap " + source + " makes it"})
+	} else if err != nil && m.UID == 0 {
+		diags.Errorf(pos, "table %s: %s: %s", t.Name, t.Config, reason(err))
+	}
+}
+
+// program checks that the program of a table is installed.
+func program(m Machine, t *conf.Table, pos conf.Pos, diags *diag.List) {
+	path := filepath.Join(m.LibExec, "table-"+t.Backend)
+	if strings.ContainsAny(t.Backend, "/ \t") || t.Backend == "" {
+		diags.Errorf(pos, "table %s: %q is not the name of a back end", t.Name, t.Backend)
+		return
+	}
+	if _, err := m.Stat(path); err != nil {
+		diags.Add(diag.Diag{Severity: diag.Error, Pos: pos,
+			Message: "table " + t.Name + ": backend \"" + t.Backend + "\" does not exist",
+			Hint:    "built in are file, db and getpwnam; another is the program " + path})
+	}
+}

@@ -1,0 +1,159 @@
+package native
+
+import (
+	"strconv"
+
+	"opensmtpd/src/conf"
+	"opensmtpd/src/conf/lex"
+)
+
+// match reads MATCH options ACTION name | REJECT.
+func (p *parser) match(n conf.Node) *conf.Node {
+	m := &conf.Match{Node: n}
+	p.cfg.Matches = append(p.cfg.Matches, m)
+	for {
+		switch {
+		case p.bad:
+			return &m.Node
+		case p.tok.Kind == lex.Word && p.tok.Text == "action":
+			p.advance()
+			mark(&m.Node, "action", p.tok.Pos)
+			m.Action = p.str("the name of an action")
+			return &m.Node
+		case p.tok.Kind == lex.Word && p.tok.Text == "reject":
+			mark(&m.Node, "action", p.tok.Pos)
+			p.advance()
+			m.Reject = true
+			return &m.Node
+		case !p.more():
+			p.fail(p.tok.Pos, "a rule ends in action NAME or in reject", "the rule says nothing to do")
+			return &m.Node
+		}
+		p.matchOption(m)
+	}
+}
+
+// matchWords are the options of match, for hints.
+var matchWords = []string{"auth", "for", "from", "helo", "mail-from", "rcpt-to", "tag", "tls", "action", "reject"}
+
+func (p *parser) matchOption(m *conf.Match) {
+	pos := p.tok.Pos
+	c := conf.Cond{Pos: pos, Not: p.skipPunct("!")}
+	if p.tok.Kind != lex.Word {
+		p.unexpected("an option of match")
+		return
+	}
+	word := p.tok.Text
+	switch word {
+	case "from":
+		p.advance()
+		p.once(&m.Node, "from", pos)
+		m.From = c
+		p.from(m)
+	case "for":
+		p.advance()
+		p.once(&m.Node, "for", pos)
+		m.For = c
+		p.forDest(m)
+	case "tls":
+		p.advance()
+		p.once(&m.Node, "tls", pos)
+		m.TLS = c
+	case "auth":
+		p.advance()
+		p.once(&m.Node, "auth", pos)
+		p.cond(&c, true)
+		m.Auth = c
+	case "tag", "helo", "mail-from", "rcpt-to":
+		p.advance()
+		p.once(&m.Node, word, pos)
+		p.cond(&c, false)
+		*simple(m, word) = c
+	default:
+		p.unknownOption("match", matchWords)
+	}
+}
+
+func simple(m *conf.Match, word string) *conf.Cond {
+	switch word {
+	case "tag":
+		return &m.Tag
+	case "helo":
+		return &m.Helo
+	case "mail-from":
+		return &m.MailFrom
+	}
+	return &m.RcptTo
+}
+
+// cond reads [regex] T, which may be missing when optional.
+func (p *parser) cond(c *conf.Cond, optional bool) {
+	c.Regex = p.skip("regex")
+	if optional && !c.Regex && !p.isRef() {
+		return
+	}
+	c.Table = p.ref()
+}
+
+// fromKinds maps the words after from; it is never written.
+var fromKinds = map[string]conf.FromKind{
+	"local": conf.FromLocal, "any": conf.FromAny, "socket": conf.FromSocket,
+	"src": conf.FromSrc, "rdns": conf.FromRDNS, "auth": conf.FromAuth, "mail-from": conf.FromMailFrom,
+}
+
+func (p *parser) from(m *conf.Match) {
+	kind, ok := fromKinds[p.tok.Text]
+	if p.tok.Kind != lex.Word || !ok {
+		p.badKind("from", "local, any, socket, src, rdns, auth or mail-from", "src")
+		return
+	}
+	m.FromKind = kind
+	p.advance()
+	switch kind {
+	case conf.FromSrc:
+		p.cond(&m.From, false)
+	case conf.FromRDNS:
+		p.cond(&m.From, true)
+	case conf.FromAuth:
+		p.once(&m.Node, "auth", m.From.Pos)
+		p.cond(&m.From, true)
+	case conf.FromMailFrom:
+		p.once(&m.Node, "mail-from", m.From.Pos)
+		p.cond(&m.From, false)
+	case conf.FromLocal, conf.FromAny, conf.FromSocket:
+	}
+}
+
+// forKinds maps the words after for; it is never written.
+var forKinds = map[string]conf.ForKind{
+	"local": conf.ForLocal, "any": conf.ForAny, "domain": conf.ForDomain, "rcpt-to": conf.ForRcptTo,
+}
+
+func (p *parser) forDest(m *conf.Match) {
+	kind, ok := forKinds[p.tok.Text]
+	if p.tok.Kind != lex.Word || !ok {
+		p.badKind("for", "local, any, domain or rcpt-to", "domain")
+		return
+	}
+	m.ForKind = kind
+	p.advance()
+	switch kind {
+	case conf.ForRcptTo:
+		p.once(&m.Node, "rcpt-to", m.For.Pos)
+		p.cond(&m.For, false)
+	case conf.ForDomain:
+		p.cond(&m.For, false)
+	case conf.ForLocal, conf.ForAny:
+	}
+}
+
+// badKind fails after from or for. A value there misses the word that says what
+// it is.
+func (p *parser) badKind(word, kinds, usual string) {
+	if p.isRef() {
+		p.fail(p.tok.Pos, "write "+word+" "+usual+" before it if that is what it is",
+			"expected %s after %s, got %s", kinds, strconv.Quote(word), describe(p.tok))
+		return
+	}
+	p.unexpected(kinds)
+}

@@ -1,0 +1,127 @@
+package conf
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+)
+
+// RelayURL is where `action … relay host` sends mail:
+//
+//	[scheme://] [label@] host [:port]
+type RelayURL struct {
+	Scheme string // smtp, smtp+tls, smtp+notls, lmtp or smtps; smtp when not written
+	Label  string // key in the table of credentials
+	Host   string // a name, or an address without brackets
+	Port   uint16 // 25, or 465 with smtps, when not written
+}
+
+// relayPorts maps the schemes to their default ports; lmtp has none. It is
+// never written.
+var relayPorts = map[string]uint16{"smtp": 25, "smtp+tls": 25, "smtp+notls": 25, "lmtp": 0, "smtps": 465}
+
+// ParseRelay reads the url of a relay.
+func ParseRelay(s string) (RelayURL, error) {
+	u := RelayURL{Scheme: "smtp"}
+	rest := s
+	if scheme, after, found := strings.Cut(s, "://"); found {
+		u.Scheme, rest = strings.ToLower(scheme), after
+	}
+	port, known := relayPorts[u.Scheme]
+	if !known {
+		return u, fmt.Errorf("unknown scheme %q: smtp, smtp+tls, smtp+notls, smtps and lmtp are known", u.Scheme)
+	}
+	u.Port = port
+	if label, after, found := strings.Cut(rest, "@"); found {
+		if label == "" {
+			return u, errors.New("the label before @ is empty")
+		}
+		if u.Scheme != "smtp+tls" && u.Scheme != "smtps" {
+			return u, fmt.Errorf("a label needs smtp+tls:// or smtps://: with %s:// the password could be seen", u.Scheme)
+		}
+		u.Label, rest = label, after
+	}
+	host, after, err := relayName(rest)
+	if err != nil {
+		return u, err
+	}
+	u.Host = host
+	if after != "" {
+		n, err := strconv.ParseUint(strings.TrimPrefix(after, ":"), 10, 16)
+		if after[0] != ':' || err != nil || n == 0 {
+			return u, fmt.Errorf("%q is not a port", strings.TrimPrefix(after, ":"))
+		}
+		u.Port = uint16(n)
+	}
+	if u.Port == 0 {
+		return u, errors.New("lmtp:// needs a port")
+	}
+	return u, nil
+}
+
+// relayName splits the host from what follows it.
+func relayName(s string) (host, rest string, err error) {
+	if strings.HasPrefix(s, "[") {
+		lit, rest, found := strings.Cut(s[1:], "]")
+		if !found {
+			return "", "", errors.New("no closing bracket")
+		}
+		if len(lit) > 5 && strings.EqualFold(lit[:5], "IPv6:") {
+			lit = lit[5:]
+		}
+		a, err := netip.ParseAddr(lit)
+		if err != nil {
+			return "", "", fmt.Errorf("%q is not an address", lit)
+		}
+		return a.String(), rest, nil
+	}
+	end := strings.IndexFunc(s, func(r rune) bool {
+		return r < 0x80 && !strings.ContainsRune("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-", r)
+	})
+	if end < 0 {
+		end = len(s)
+	}
+	host = s[:end]
+	if host == "" || host[0] == '.' || host[len(host)-1] == '.' || strings.Contains(host, "..") {
+		return "", "", fmt.Errorf("%q is not a host", host)
+	}
+	return host, s[end:], nil
+}
+
+// ParseNet reads an address or a network in the forms of netaddr tables: IPv4
+// with all or the first octets, IPv6 plain or in brackets, maybe with "IPv6:",
+// the length of the prefix inside or behind the brackets.
+func ParseNet(s string) (netip.Prefix, error) {
+	text := s
+	if len(text) > 5 && strings.EqualFold(text[:5], "IPv6:") {
+		text = text[5:]
+	}
+	if strings.HasPrefix(text, "[") {
+		in, after, found := strings.Cut(text[1:], "]")
+		if !found || after != "" && after[0] != '/' {
+			return netip.Prefix{}, fmt.Errorf("%q is not an address or network", s)
+		}
+		if len(in) > 5 && strings.EqualFold(in[:5], "IPv6:") {
+			in = in[5:]
+		}
+		text = in + after
+	}
+	host, bits, masked := strings.Cut(text, "/")
+	for n := strings.Count(host, "."); masked && n < 3 && !strings.Contains(host, ":"); n++ {
+		host += ".0" // 10/8
+	}
+	a, err := netip.ParseAddr(host)
+	if err != nil {
+		return netip.Prefix{}, fmt.Errorf("%q is not an address or network", s)
+	}
+	if !masked {
+		return netip.PrefixFrom(a.WithZone(""), a.BitLen()), nil
+	}
+	n, err := strconv.ParseUint(bits, 10, 8)
+	if err != nil || int(n) > a.BitLen() {
+		return netip.Prefix{}, fmt.Errorf("%q is not a network: %q is not a number from 0 to %d", s, bits, a.BitLen())
+	}
+	return netip.PrefixFrom(a.WithZone(""), int(n)).Masked(), nil
+}
