@@ -140,8 +140,31 @@ func (r *resolver) addresses(l *conf.Listen) ([]netip.Addr, bool) {
 			Message: "invalid virtual ip or interface: " + l.On, Hint: r.known()})
 		return nil, false
 	}
+	addrs = r.configured(addrs)
 	slices.SortStableFunc(addrs, func(a, b netip.Addr) int { return cmp.Compare(a.BitLen(), b.BitLen()) })
 	return addrs, true
+}
+
+// configured leaves out the addresses of a host name whose family no interface
+// has, as getaddrinfo(3) does with AI_ADDRCONFIG: localhost is ::1 even on
+// machines without IPv6.
+func (r *resolver) configured(addrs []netip.Addr) []netip.Addr {
+	var v4, v6 bool
+	for _, i := range r.interfaces() {
+		for _, a := range i.Addrs {
+			v4, v6 = v4 || a.Is4(), v6 || a.Is6()
+		}
+	}
+	var out []netip.Addr
+	for _, a := range addrs {
+		if a.Is4() && v4 || a.Is6() && v6 {
+			out = append(out, a)
+		}
+	}
+	if len(out) == 0 {
+		return addrs
+	}
+	return out
 }
 
 // ofInterface returns the addresses of the interface named; lo0 is what BSD

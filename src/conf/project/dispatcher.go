@@ -106,6 +106,7 @@ type RelayAction struct {
 	Src       string // table of source addresses, or ""
 	Helo      string
 	HeloSrc   string // table of source address → name, or ""
+	Host      string // url of the one relay, or ""; conf.ParseRelay reads it
 	Hosts     string // table of relay urls, or ""
 	ByDomain  bool   // Hosts maps a destination domain to its relay
 	AuthTable string // table of credentials by label, or ""

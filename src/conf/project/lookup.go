@@ -14,8 +14,8 @@ type LookupConf struct {
 	SubAddrDelim string // one character
 	QueueTTL     time.Duration
 	// LocalNames are the domains of `for local`: localhost, the server name
-	// and this machine's addresses, as text in the form of Addr.String, IPv6 in
-	// brackets.
+	// and this machine's addresses as they stand in a mail domain: IPv4 plain,
+	// IPv6 in brackets.
 	LocalNames []string
 	// LocalAddrs are the addresses of `from local`, beside the socket.
 	LocalAddrs []netip.Addr
