@@ -1,0 +1,275 @@
+// Package expand finds out who receives the mail for a recipient: it sends the
+// address through the rules, then through aliases or virtual tables, the users
+// and their .forward files, until only mailboxes, commands, files and addresses
+// elsewhere are left, each of which becomes an envelope.
+//
+// Expansion is a tree that is grown breadth first. A node is not grown twice
+// where the result would be the same, so that loops end and nobody gets a
+// message twice; what is nested deeper than MaxDepth, or is wider than MaxNodes,
+// is refused.
+package expand
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"opensmtpd/src/conf/project"
+	"opensmtpd/src/lookup/aliases"
+	"opensmtpd/src/lookup/ruleset"
+	"opensmtpd/src/lookup/table"
+	"opensmtpd/src/mail/addr"
+	"opensmtpd/src/mailerr"
+	"opensmtpd/src/privsep/msg"
+	"opensmtpd/src/queue/envelope"
+)
+
+const (
+	// MaxDepth is how deep expansions may nest, as in OpenSMTPD.
+	MaxDepth = 10
+	// MaxNodes is how many nodes a tree may have: room for a list of 20,000,
+	// and a bound for one that is made to explode.
+	MaxNodes = 25_000
+)
+
+// Action is an action with the tables that it names.
+type Action struct {
+	project.Action
+	Alias    table.Table // nil: none
+	Virtual  table.Table // nil: none
+	UserBase table.Table // nil: system users
+}
+
+// Config is what an expansion goes by: one generation of the configuration. It
+// is not changed.
+type Config struct {
+	Rules   *ruleset.Ruleset
+	Actions map[string]*Action
+	Delim   string // between user and sub-address
+	LibExec string // where mail.mboxfile is, for envelopes
+	Daemon  string // the user that runs commands of aliases
+}
+
+// World is what an expansion asks outside of the configuration.
+type World interface {
+	// User finds a user, and his .forward when that is asked for.
+	User(ctx context.Context, q *msg.UserInfo) (*msg.UserInfoReply, error)
+	// Include reads the file of an :include:.
+	Include(ctx context.Context, path string) (text []byte, found bool, err error)
+	// Warnf writes a line for the administrator.
+	Warnf(format string, args ...any)
+	// Tracef writes a line of the expand trace, when that is on.
+	Tracef(format string, args ...any)
+}
+
+// Delivery is one envelope that a recipient was expanded to.
+type Delivery struct {
+	Type       envelope.Type
+	Action     *Action
+	Dest       addr.Address // the address that the rules were asked last about
+	User       string       // of local ones: who owns the delivery
+	Exec       string       // a command or file instead of the action's method
+	Subaddress string
+}
+
+// Expand returns the deliveries for subject.Rcpt, at least one, or the reply that
+// refuses it; the text of that does not name the recipient.
+func Expand(ctx context.Context, c *Config, w World, subject *ruleset.Subject) ([]Delivery, *mailerr.Error) {
+	t := &tree{Config: c, World: w, subject: *subject, seen: make(map[key]struct{}), users: make(map[userKey]*msg.UserInfoReply)}
+	t.grow(nil, nil, aliases.Value{Kind: aliases.Address, Addr: subject.Rcpt})
+	for t.next < len(t.nodes) {
+		n := t.nodes[t.next]
+		t.nodes[t.next] = nil
+		t.next++
+		if err := t.visit(ctx, n); err != nil {
+			t.Tracef("expand: %v: %v", n, err)
+			return nil, err
+		}
+	}
+	if len(t.out) == 0 {
+		return nil, listProblem(nil)
+	}
+	return t.out, nil
+}
+
+// tree is an expansion under way.
+type tree struct {
+	*Config
+	World
+	subject ruleset.Subject
+	nodes   []*node // in the order of their making; those before next are done
+	next    int
+	seen    map[key]struct{}
+	users   map[userKey]*msg.UserInfoReply
+	out     []Delivery
+	sent    map[Delivery]struct{} // made when there are two
+}
+
+// node is a value at its place in the tree.
+type node struct {
+	aliases.Value
+	parent *node
+	origin *node   // the nearest address above, itself for an address
+	action *Action // by which it came about; nil for the recipient and until the rules are asked
+	depth  int
+
+	sameUser  bool // of a user: the parent is the same user
+	final     bool // of a user: he put himself into his .forward
+	realUser  bool // of a user: found in the userbase
+	forwarded bool // of a user: his .forward was asked for
+	uid       uint32
+}
+
+func (n *node) String() string { return fmt.Sprintf("%v: %v [depth=%d]", n.Kind, n.Value, n.depth) }
+
+// key tells nodes apart whose expansions differ. An address that came out of an
+// expansion gives the same wherever it stands, a user depends on the rule that
+// his address met, a command or file on the user who wrote it.
+type key struct {
+	kind     aliases.Kind
+	text     string
+	addr     addr.Address
+	external bool // the recipient itself, which may meet other rules
+	sameUser bool
+	final    bool
+	origin   *node
+	owner    *node
+}
+
+func (n *node) key() key {
+	k := key{kind: n.Kind, text: n.Text, sameUser: n.sameUser, final: n.final}
+	if n.Kind == aliases.Address {
+		k.addr = addr.Address{Local: n.Addr.Local, Domain: addr.Lower(n.Addr.Domain)}
+		k.external = n.parent == nil
+		return k
+	}
+	k.origin = n.origin
+	if n.Kind == aliases.Command || n.Kind == aliases.File {
+		k.owner = n.parent
+	}
+	return k
+}
+
+// grow adds a node unless there is one like it.
+func (t *tree) grow(parent *node, action *Action, v aliases.Value) {
+	n := &node{Value: v, parent: parent, action: action}
+	n.origin = n
+	if parent != nil {
+		n.depth = parent.depth + 1
+		if v.Kind != aliases.Address {
+			n.origin = parent.origin
+		}
+		n.sameUser = v.Kind == aliases.User && parent.Kind == aliases.User && parent.Text == v.Text
+		n.final = n.sameUser && parent.forwarded
+	}
+	k := n.key()
+	if _, dup := t.seen[k]; dup {
+		t.Tracef("expand: %v: known, discarded", n)
+		return
+	}
+	t.seen[k] = struct{}{}
+	t.nodes = append(t.nodes, n)
+}
+
+// visit does what a node asks for: makes more nodes, or deliveries.
+func (t *tree) visit(ctx context.Context, n *node) *mailerr.Error {
+	t.Tracef("expand: %v", n)
+	if n.depth >= MaxDepth || len(t.nodes) > MaxNodes {
+		return listProblem(nil)
+	}
+	switch n.Kind {
+	case aliases.Address:
+		return t.address(ctx, n)
+	case aliases.User:
+		return t.user(ctx, n)
+	case aliases.Command, aliases.File:
+		return t.external(n)
+	case aliases.Error:
+		return t.refusal(n)
+	}
+	return mailerr.Local(fmt.Errorf("unexpected %v in an expansion", n))
+}
+
+func (t *tree) address(ctx context.Context, n *node) *mailerr.Error {
+	s := t.subject
+	s.Rcpt = n.Addr
+	s.Internal = s.Internal || n.parent != nil
+	rule, err := t.Rules.Match(ctx, &s)
+	switch {
+	case err != nil:
+		return trouble(err)
+	case rule == nil:
+		t.Tracef("expand: no rule matched")
+		return invalidRecipient()
+	case rule.Reject:
+		t.Tracef("expand: rule #%d matched: %v", rule.Number, rule)
+		return invalidRecipient()
+	}
+	t.Tracef("expand: rule #%d matched: %v", rule.Number, rule)
+	a := t.Actions[rule.Action]
+	if a == nil {
+		return mailerr.Local(fmt.Errorf("rule %d names no action %q", rule.Number, rule.Action))
+	}
+	n.action = a
+	switch {
+	case !a.Method.Local():
+		t.deliver(n, Delivery{Type: envelope.MTA})
+	case a.Virtual != nil:
+		found, err := t.virtual(ctx, n, n.Addr.Lower())
+		if err != nil {
+			return listTrouble(err)
+		}
+		if !found {
+			return listProblem(nil)
+		}
+	default:
+		t.grow(n, a, aliases.Value{Kind: aliases.User, Text: addr.Lower(n.Addr.Local)})
+	}
+	return nil
+}
+
+// external delivers to a command or a file. Root's may not, and what a rule
+// allows only to forward may not either.
+func (t *tree) external(n *node) *mailerr.Error {
+	p := n.parent
+	if p.realUser && p.uid == 0 {
+		return trouble(fmt.Errorf("%v not allowed in root's forward", n.Kind))
+	}
+	if n.action.forwardOnly() {
+		return trouble(fmt.Errorf("%v on a forward-only rule", n.Kind))
+	}
+	d := Delivery{Type: envelope.MDA, User: t.Daemon, Exec: n.Text}
+	if p.realUser {
+		d.User = p.Text
+	} else if n.Kind == aliases.Command {
+		t.Warnf("warn: commands executed from aliases run with %s privileges", t.Daemon)
+	}
+	if n.Kind == aliases.File {
+		d.Exec = envelope.ExecFile(t.LibExec, n.Text)
+	}
+	t.deliver(n, d)
+	return nil
+}
+
+func (t *tree) refusal(n *node) *mailerr.Error {
+	if n.action.forwardOnly() {
+		return trouble(errors.New("error: on a forward-only rule"))
+	}
+	return reply(n.Text)
+}
+
+// deliver adds a delivery of node n unless there is the same already.
+func (t *tree) deliver(n *node, d Delivery) {
+	d.Action = n.action
+	d.Dest = n.origin.Addr
+	if len(t.out) > 0 {
+		if t.sent == nil {
+			t.sent = map[Delivery]struct{}{t.out[0]: {}}
+		}
+		if _, dup := t.sent[d]; dup {
+			return
+		}
+		t.sent[d] = struct{}{}
+	}
+	t.out = append(t.out, d)
+}
