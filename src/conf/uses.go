@@ -3,6 +3,7 @@ package conf
 import (
 	"fmt"
 	"slices"
+	"strings"
 )
 
 // Service says what a table is asked for.
@@ -67,9 +68,13 @@ const (
 	maps
 )
 
-func (u *uses) add(n *Node, ref *TableRef, pos Pos, what string, s Service, regex bool, kinds int) {
+func (u *uses) add(n *Node, ref *TableRef, word, what string, s Service, regex bool, kinds int) {
 	if *ref == "" {
 		return
+	}
+	pos, ok := n.At[TablePart(word)]
+	if !ok {
+		pos = n.Place(word)
 	}
 	if regex {
 		kinds = lists
@@ -89,13 +94,13 @@ func (u *uses) filter(f *Filter) {
 		case "mail-from", "rcpt-to":
 			s, kinds = MailAddrService, lists|maps
 		}
-		u.add(&f.Node, &c.Table, c.Pos, "filter … "+c.Kind, s, c.Regex, kinds)
+		u.add(&f.Node, &c.Table, c.Kind, "filter … "+c.Kind, s, c.Regex, kinds)
 	}
 }
 
 func (u *uses) listen(l *Listen) {
 	add := func(ref *TableRef, word string, s Service) {
-		u.add(&l.Node, ref, l.Place(word), "listen on … "+word, s, false, maps)
+		u.add(&l.Node, ref, word, "listen on … "+word, s, false, maps)
 	}
 	add(&l.AuthTable, "auth", CredentialsService)
 	add(&l.Hostnames, "hostnames", AddrNameService)
@@ -104,7 +109,7 @@ func (u *uses) listen(l *Listen) {
 
 func (u *uses) action(a *Action) {
 	add := func(ref *TableRef, word string, s Service, kinds int) {
-		u.add(&a.Node, ref, a.Place(word), "action … "+word, s, false, kinds)
+		u.add(&a.Node, ref, word, "action … "+word, s, false, kinds)
 	}
 	add(&a.Alias, "alias", AliasService, maps)
 	add(&a.Virtual, "virtual", VirtualService, maps)
@@ -118,7 +123,8 @@ func (u *uses) action(a *Action) {
 
 func (u *uses) match(m *Match) {
 	add := func(c *Cond, word string, s Service, kinds int) {
-		u.add(&m.Node, &c.Table, c.Pos, "match … "+word, s, c.Regex, kinds)
+		first, _, _ := strings.Cut(word, " ")
+		u.add(&m.Node, &c.Table, first, "match … "+word, s, c.Regex, kinds)
 	}
 	switch m.FromKind {
 	case FromSrc:
@@ -201,6 +207,9 @@ func nameChains(cfg *Config) {
 
 // ChainPart is the word under which the place of a chain's i-th filter is kept.
 func ChainPart(i int) string { return fmt.Sprintf("chain %d", i) }
+
+// TablePart is the word under which the place of an option's table is kept.
+func TablePart(option string) string { return option + " table" }
 
 // Table returns the table of that name, or nil.
 func (c *Config) Table(name TableRef) *Table {

@@ -1,13 +1,17 @@
 package check
 
 import (
+	"strings"
+
 	"opensmtpd/src/conf"
+	"opensmtpd/src/conf/diag"
 )
 
 // reach warns of rules that cannot do what they seem to do.
 func (c *checker) reach() {
 	var all *conf.Match
 	rejects := false
+	c.unsigned()
 	for _, m := range c.cfg.Matches {
 		if m.Bad {
 			continue
@@ -23,6 +27,43 @@ func (c *checker) reach() {
 		}
 		rejects = rejects || m.Reject
 	}
+}
+
+// unsigned warns when a filter that signs mail does not see what sendmail(8)
+// hands in: that comes by the socket, which has a filter of its own.
+func (c *checker) unsigned() {
+	var signer *conf.Listen
+	for _, l := range c.cfg.Listens {
+		if l.Socket && l.Filter != "" {
+			return
+		}
+		if signer == nil && c.signs(l.Filter) {
+			signer = l
+		}
+	}
+	if signer != nil {
+		c.diags.Add(diag.Diag{Severity: diag.Warning, Pos: signer.Place("filter"),
+			Message: "mail that programs of this machine hand in is not signed: it comes by the socket, which has no filter",
+			Hint:    "add listen on socket filter …"})
+	}
+}
+
+// signs tells whether a filter is, or a chain contains, a program for DKIM.
+func (c *checker) signs(name string) bool {
+	f := c.filters[name]
+	if f == nil || f.Bad {
+		return false
+	}
+	for _, part := range f.Chain {
+		if g := c.filters[part]; g != nil && g.Kind != conf.FilterChain && c.signs(part) {
+			return true
+		}
+	}
+	p := f.Proc
+	if f.Kind == conf.FilterProc {
+		p = c.procs[p.Name]
+	}
+	return p != nil && strings.Contains(p.Command, "dkim")
 }
 
 // everything tells whether a rule matches any mail.

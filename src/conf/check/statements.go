@@ -154,7 +154,7 @@ func (c *checker) relay(a *conf.Action) {
 		c.hinted(a.Place("srs"), "add srs key SECRET", "an srs key is required for srs to be specified in an action")
 	}
 	if a.Host != "" {
-		c.relayURL(a, a.Host, a.Place("url"))
+		c.relayURL(a, a.Host, a.Place("url"), true)
 	}
 	if a.MailFrom != "" && !validMailbox(a.MailFrom) {
 		c.diags.Errorf(a.Place("mail-from"), "%q is not a mail address", a.MailFrom)
@@ -164,8 +164,8 @@ func (c *checker) relay(a *conf.Action) {
 	}
 }
 
-// relayURL checks one url of an action.
-func (c *checker) relayURL(a *conf.Action, url string, pos conf.Pos) {
+// relayURL checks one url of an action, or the only one.
+func (c *checker) relayURL(a *conf.Action, url string, pos conf.Pos, only bool) {
 	u, err := conf.ParseRelay(url)
 	switch {
 	case err != nil:
@@ -174,7 +174,7 @@ func (c *checker) relayURL(a *conf.Action, url string, pos conf.Pos) {
 		c.diags.Errorf(later(pos, a.Place("tls")), "tls and %s:// are mutually exclusive", u.Scheme)
 	case u.Label != "" && a.AuthTable == "":
 		c.hinted(pos, "add auth <table>", "the label %q of relay url %q needs a table of credentials", u.Label, url)
-	case u.Label == "" && a.AuthTable != "":
+	case u.Label == "" && a.AuthTable != "" && only:
 		c.diags.Warnf(pos, "relay url %q has no label: auth has no effect", url)
 	}
 }

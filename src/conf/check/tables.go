@@ -39,24 +39,24 @@ func (c *checker) kind(u conf.Use, t *conf.Table) bool {
 	if k, ok := c.kinds[t.Name]; ok {
 		kind, known = k, true
 	}
-	what := "it"
-	if !t.Inline {
-		what = fmt.Sprintf("table %q", t.Name)
+	is := fmt.Sprintf("table %q may not be used for %s: it is", t.Name, u.What)
+	if t.Inline {
+		is = "this may not be used for " + u.What + ": it is"
 	}
 	switch {
 	case !known:
 	case kind == conf.List && !u.Lists:
-		c.hinted(u.Pos, "entries of a mapping are written key = value", "%s may not be used for %s: %s is a list, a mapping is needed", what, u.What, what)
+		c.hinted(u.Pos, "entries of a mapping are written key = value", "%s a list, a mapping is needed", is)
 		return false
 	case kind == conf.Map && !u.Maps && u.Regex:
-		c.diags.Errorf(u.Pos, "%s may not be used for %s: %s is a mapping, a list of regular expressions is needed", what, u.What, what)
+		c.diags.Errorf(u.Pos, "%s a mapping, a list of regular expressions is needed", is)
 		return false
 	case kind == conf.Map && !u.Maps:
 		hint := ""
 		if t.Backend != "static" {
 			hint = `a first line "# @list" makes the file a list`
 		}
-		c.hinted(u.Pos, hint, "%s may not be used for %s: %s is a mapping, a list is needed", what, u.What, what)
+		c.hinted(u.Pos, hint, "%s a mapping, a list is needed", is)
 		return false
 	}
 	return true
@@ -94,7 +94,7 @@ func (c *checker) relayEntries(u conf.Use, t *conf.Table) {
 			if t.Kind == conf.Map {
 				url = e.Value
 			}
-			c.relayURL(a, url, e.Pos)
+			c.relayURL(a, url, e.Pos, false)
 		}
 	}
 }

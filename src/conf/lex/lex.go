@@ -343,6 +343,19 @@ func (l *Lexer) token(c char) Token {
 	return t
 }
 
+// Whole makes a word of t, which began in a macro with a byte that no word begins
+// with, and what follows it there: a path in a macro need not be quoted twice.
+func (l *Lexer) Whole(t Token) Token {
+	b := []byte(t.Text)
+	c := l.joined()
+	for ; inWord(c.c) && c.macro == t.Macro; c = l.joined() {
+		b = append(b, byte(c.c))
+	}
+	l.unget(c)
+	t.Kind, t.Text = Quoted, string(b)
+	return t
+}
+
 func (l *Lexer) equal(t *Token) {
 	t.Kind, t.Text = Punct, "="
 	if c := l.joined(); c.c == '>' {
@@ -418,7 +431,6 @@ func (l *Lexer) quoted(t *Token, open char) {
 		case 0:
 			l.diags.Errorf(l.pos(c), "NUL byte in a quoted string")
 			t.Kind = Invalid
-			return
 		default:
 			b = append(b, byte(c.c))
 		}

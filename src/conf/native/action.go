@@ -20,24 +20,24 @@ var actionOptions = []actionOption{
 	{word: "ttl", local: true, relay: true, parse: func(p *parser, a *conf.Action) { a.TTL = p.delay("ttl delay") }},
 
 	{word: "user", local: true, parse: func(p *parser, a *conf.Action) { a.User = p.str("the name of a user") }},
-	{word: "alias", local: true, parse: func(p *parser, a *conf.Action) { a.Alias = p.ref() }},
-	{word: "virtual", local: true, parse: func(p *parser, a *conf.Action) { a.Virtual = p.ref() }},
-	{word: "userbase", local: true, parse: func(p *parser, a *conf.Action) { a.UserBase = p.ref() }},
+	{word: "alias", local: true, parse: func(p *parser, a *conf.Action) { a.Alias = p.ref(&a.Node, "alias") }},
+	{word: "virtual", local: true, parse: func(p *parser, a *conf.Action) { a.Virtual = p.ref(&a.Node, "virtual") }},
+	{word: "userbase", local: true, parse: func(p *parser, a *conf.Action) { a.UserBase = p.ref(&a.Node, "userbase") }},
 	{word: "wrapper", local: true, parse: func(p *parser, a *conf.Action) { a.Wrapper = p.str("the name of an mda wrapper") }},
 
 	{word: "helo", relay: true, parse: func(p *parser, a *conf.Action) { a.Helo = p.str("a host name") }},
-	{word: "helo-src", relay: true, parse: func(p *parser, a *conf.Action) { a.HeloSrc = p.ref() }},
+	{word: "helo-src", relay: true, parse: func(p *parser, a *conf.Action) { a.HeloSrc = p.ref(&a.Node, "helo-src") }},
 	{word: "pki", relay: true, parse: func(p *parser, a *conf.Action) { a.PKI = strings.ToLower(p.str("the name of a pki")) }},
 	{word: "ca", relay: true, parse: func(p *parser, a *conf.Action) { a.CA = strings.ToLower(p.str("the name of a ca")) }},
 	{word: "ciphers", relay: true, parse: func(p *parser, a *conf.Action) { a.Ciphers = p.str("a list of ciphers") }},
 	{word: "protocols", relay: true, parse: func(p *parser, a *conf.Action) { a.Protocols = p.str("a list of protocols") }},
-	{word: "src", relay: true, parse: func(p *parser, a *conf.Action) { a.BindTo = p.ref() }},
+	{word: "src", relay: true, parse: func(p *parser, a *conf.Action) { a.BindTo = p.ref(&a.Node, "src") }},
 	{word: "mail-from", relay: true, parse: func(p *parser, a *conf.Action) { a.MailFrom = p.str("an address") }},
 	{word: "backup", relay: true, parse: (*parser).backup},
 	{word: "host", relay: true, parse: (*parser).relayHost},
-	{word: "domain", relay: true, parse: func(p *parser, a *conf.Action) { a.Domain = p.ref() }},
+	{word: "domain", relay: true, parse: func(p *parser, a *conf.Action) { a.Domain = p.ref(&a.Node, "domain") }},
 	{word: "tls", relay: true, parse: func(p *parser, a *conf.Action) { a.TLS, a.NoVerify = true, p.skip("no-verify") }},
-	{word: "auth", relay: true, parse: func(p *parser, a *conf.Action) { a.AuthTable = p.ref() }},
+	{word: "auth", relay: true, parse: func(p *parser, a *conf.Action) { a.AuthTable = p.ref(&a.Node, "auth") }},
 	{word: "filter", relay: true, parse: func(p *parser, a *conf.Action) { a.Filter = p.filterRef() }},
 	{word: "srs", relay: true, parse: func(_ *parser, a *conf.Action) { a.SRS = true }},
 }
@@ -136,7 +136,7 @@ func (p *parser) relayHost(a *conf.Action) {
 		a.Host = p.str("the url of a relay")
 		return
 	}
-	a.HostTable = p.ref()
+	a.HostTable = p.ref(&a.Node, "host")
 	// A list of one is the same as a string.
 	if t := p.cfg.Table(a.HostTable); t != nil && t.Inline && t.Kind == conf.List && len(t.Entries) == 1 {
 		a.Host, a.HostTable = t.Entries[0].Key, ""

@@ -79,7 +79,7 @@ func (p *parser) unknownOption(what string, words []string) {
 	hint := ""
 	if now, ok := renamed[p.tok.Text]; ok {
 		hint = "since 6.4 it is written: " + now
-	} else if near := diag.Near(p.tok.Text, words); near != "" {
+	} else if near := diag.Near(p.tok.Text, words); near != "" && near != p.tok.Text {
 		hint = "did you mean " + strconv.Quote(near) + "?"
 	}
 	p.fail(p.tok.Pos, hint, "%q is no option of %s", p.tok.Text, what)

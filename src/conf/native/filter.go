@@ -43,7 +43,7 @@ func (p *parser) filter(n conf.Node) *conf.Node {
 // filterRef reads the name of a filter or an inline chain.
 func (p *parser) filterRef() string {
 	if !p.isPunct("{") {
-		return p.plain(p.str("the name of a filter or {"), p.tok.Pos)
+		return p.plain("the name of a filter or {")
 	}
 	f := &conf.Filter{Node: conf.Node{Pos: p.tok.Pos}, Inline: true, Kind: conf.FilterChain,
 		Name: fmt.Sprintf("<chain:%d>", len(p.cfg.Filters))}
@@ -58,7 +58,7 @@ func (p *parser) chain(f *conf.Filter) {
 	p.newlines()
 	for first := true; !p.bad && (first || !p.isPunct("}")); first = false {
 		mark(&f.Node, conf.ChainPart(len(f.Chain)), p.tok.Pos)
-		name := p.plain(p.str("the name of a filter"), p.tok.Pos)
+		name := p.plain("the name of a filter")
 		if p.bad {
 			break
 		}
@@ -119,11 +119,11 @@ func (p *parser) filterCond(f *conf.Filter, conds []string) {
 	case "fcrdns":
 	case "rdns", "auth":
 		if c.Regex = p.skip("regex"); c.Regex || p.isRef() {
-			c.Table = p.ref()
+			c.Table = p.ref(&f.Node, word)
 		}
 	default:
 		c.Regex = p.skip("regex")
-		c.Table = p.ref()
+		c.Table = p.ref(&f.Node, word)
 	}
 	f.Conds = append(f.Conds, c)
 }

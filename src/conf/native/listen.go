@@ -37,18 +37,20 @@ var listenOptions = []listenOption{
 	{word: "protocols", parse: func(p *parser, l *conf.Listen) { l.Protocols = p.str("a list of protocols") }},
 	{word: "pki", many: true, parse: (*parser).listenPKI},
 	{word: "ca", parse: func(p *parser, l *conf.Listen) { l.CA = strings.ToLower(p.str("the name of a ca")) }},
-	{word: "auth", parse: func(p *parser, l *conf.Listen) { l.Auth, l.AuthTable = conf.AuthRequire, p.optionalRef() }},
+	{word: "auth", parse: func(p *parser, l *conf.Listen) { l.Auth, l.AuthTable = conf.AuthRequire, p.credentials(l) }},
 	{word: "auth-optional", group: "auth", parse: func(p *parser, l *conf.Listen) {
-		l.Auth, l.AuthTable = conf.AuthOptional, p.optionalRef()
+		l.Auth, l.AuthTable = conf.AuthOptional, p.credentials(l)
 	}},
 	{word: "tag", socket: true, parse: (*parser).listenTag},
 	{word: "hostname", parse: func(p *parser, l *conf.Listen) { l.Hostname = p.str("a host name") }},
-	{word: "hostnames", parse: func(p *parser, l *conf.Listen) { l.Hostnames = p.ref() }},
+	{word: "hostnames", parse: func(p *parser, l *conf.Listen) { l.Hostnames = p.ref(&l.Node, "hostnames") }},
 	{word: "mask-src", socket: true, parse: func(_ *parser, l *conf.Listen) { l.MaskSrc = true }},
 	{word: "received-auth", parse: func(_ *parser, l *conf.Listen) { l.RecvAuth = true }},
 	{word: "no-dsn", socket: true, parse: func(_ *parser, l *conf.Listen) { l.NoDSN = true }},
 	{word: "proxy-v2", parse: func(_ *parser, l *conf.Listen) { l.ProxyV2 = true }},
-	{word: "senders", parse: func(p *parser, l *conf.Listen) { l.Senders, l.Masquerade = p.ref(), p.skip("masquerade") }},
+	{word: "senders", parse: func(p *parser, l *conf.Listen) {
+		l.Senders, l.Masquerade = p.ref(&l.Node, "senders"), p.skip("masquerade")
+	}},
 }
 
 // listen reads LISTEN ON interface | SOCKET options.
@@ -105,10 +107,10 @@ func (p *parser) listenOption(socket bool) *listenOption {
 	return nil
 }
 
-// optionalRef reads T when it is there.
-func (p *parser) optionalRef() conf.TableRef {
+// credentials reads T when it is there.
+func (p *parser) credentials(l *conf.Listen) conf.TableRef {
 	if p.isRef() {
-		return p.ref()
+		return p.ref(&l.Node, "auth")
 	}
 	return ""
 }
@@ -116,9 +118,6 @@ func (p *parser) optionalRef() conf.TableRef {
 // port reads a number or the name of a service, two of which are reserved words.
 func (p *parser) port() string {
 	if !p.bad && p.tok.Kind == lex.Number {
-		if p.tok.Num <= 0 || p.tok.Num > 65535 {
-			p.complain(p.tok.Pos, "invalid port: %d", p.tok.Num)
-		}
 		s := p.tok.Text
 		p.advance()
 		return s

@@ -62,12 +62,12 @@ func (p *parser) matchOption(m *conf.Match) {
 	case "auth":
 		p.advance()
 		p.once(&m.Node, "auth", pos)
-		p.cond(&c, true)
+		p.cond(m, &c, "auth", true)
 		m.Auth = c
 	case "tag", "helo", "mail-from", "rcpt-to":
 		p.advance()
 		p.once(&m.Node, word, pos)
-		p.cond(&c, false)
+		p.cond(m, &c, word, false)
 		*simple(m, word) = c
 	default:
 		p.unknownOption("match", matchWords)
@@ -86,13 +86,13 @@ func simple(m *conf.Match, word string) *conf.Cond {
 	return &m.RcptTo
 }
 
-// cond reads [regex] T, which may be missing when optional.
-func (p *parser) cond(c *conf.Cond, optional bool) {
+// cond reads [regex] T of the option word, which may be missing when optional.
+func (p *parser) cond(m *conf.Match, c *conf.Cond, word string, optional bool) {
 	c.Regex = p.skip("regex")
 	if optional && !c.Regex && !p.isRef() {
 		return
 	}
-	c.Table = p.ref()
+	c.Table = p.ref(&m.Node, word)
 }
 
 // fromKinds maps the words after from; it is never written.
@@ -111,15 +111,15 @@ func (p *parser) from(m *conf.Match) {
 	p.advance()
 	switch kind {
 	case conf.FromSrc:
-		p.cond(&m.From, false)
+		p.cond(m, &m.From, "from", false)
 	case conf.FromRDNS:
-		p.cond(&m.From, true)
+		p.cond(m, &m.From, "from", true)
 	case conf.FromAuth:
 		p.once(&m.Node, "auth", m.From.Pos)
-		p.cond(&m.From, true)
+		p.cond(m, &m.From, "from", true)
 	case conf.FromMailFrom:
 		p.once(&m.Node, "mail-from", m.From.Pos)
-		p.cond(&m.From, false)
+		p.cond(m, &m.From, "from", false)
 	case conf.FromLocal, conf.FromAny, conf.FromSocket:
 	}
 }
@@ -140,9 +140,9 @@ func (p *parser) forDest(m *conf.Match) {
 	switch kind {
 	case conf.ForRcptTo:
 		p.once(&m.Node, "rcpt-to", m.For.Pos)
-		p.cond(&m.For, false)
+		p.cond(m, &m.For, "for", false)
 	case conf.ForDomain:
-		p.cond(&m.For, false)
+		p.cond(m, &m.For, "for", false)
 	case conf.ForLocal, conf.ForAny:
 	}
 }

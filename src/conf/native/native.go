@@ -67,7 +67,9 @@ type parser struct {
 	cfg     *conf.Config
 	tok     lex.Token
 	bad     bool
-	braces  int
+	braces  int      // that are open
+	brace   conf.Pos // of the last that opened
+	fresh   bool     // the token at hand is the first of its line
 	doc     []string // comments for the next statement
 	comment string   // at the end of the statement that was read last
 }
@@ -77,11 +79,18 @@ func (p *parser) advance() {
 		switch p.tok.Text {
 		case "{":
 			p.braces++
+			p.brace = p.tok.Pos
 		case "}":
 			p.braces = max(0, p.braces-1)
 		}
 	}
+	p.fresh = p.tok.Kind == lex.Newline
 	p.tok = p.lex.Next()
+}
+
+// runaway tells whether a brace was forgotten: the line begins like a statement.
+func (p *parser) runaway() bool {
+	return p.braces > 0 && p.fresh && p.tok.Kind == lex.Word && slices.Contains(statementWords, p.tok.Text)
 }
 
 // statement reads one line, be it empty.
@@ -146,7 +155,10 @@ func commentLines(c string) []string {
 	lines := strings.Split(c, "\n")
 	for i, line := range lines {
 		if i > 0 {
-			line = "# " + strings.TrimLeft(line, " \t#")
+			line = strings.TrimLeft(line, " \t")
+			if !strings.HasPrefix(line, "#") {
+				line = "# " + line
+			}
 		}
 		line = strings.TrimRight(line, " \t\r\v\f")
 		// A backslash at the end would take the next line in.
@@ -162,18 +174,15 @@ func commentLines(c string) []string {
 // one, unless a line begins like a statement before that.
 func (p *parser) recover() {
 	for p.tok.Kind != lex.EOF {
-		if p.tok.Kind == lex.Newline {
-			if p.braces == 0 {
-				return
-			}
+		switch {
+		case p.runaway():
+			// The statement at hand has no newline before it any more.
+			p.pushNewline()
+			return
+		case p.tok.Kind == lex.Newline && p.braces == 0:
+			return
+		case p.tok.Kind == lex.Newline:
 			p.takeComment()
-			p.advance()
-			if p.tok.Kind == lex.Word && statement(p.tok.Text) != nil {
-				// The statement at hand has no newline before it any more.
-				p.pushNewline()
-				return
-			}
-			continue
 		}
 		p.advance()
 	}
@@ -257,6 +266,9 @@ var statementWords = []string{"action", "admd", "bounce", "ca", "filter",
 // include reads the file named; its statements stand in place of this one.
 func (p *parser) include(n conf.Node) *conf.Node {
 	pos := p.tok.Pos
+	if p.isPunct("/") && p.tok.Macro != "" {
+		p.tok = p.lex.Whole(p.tok)
+	}
 	name := p.str("the path of a file")
 	if p.bad || p.tok.Kind != lex.Newline && p.tok.Kind != lex.EOF {
 		return nil

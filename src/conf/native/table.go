@@ -47,7 +47,8 @@ func (p *parser) entries(t *conf.Table) {
 	p.wantPunct("{")
 	p.newlines()
 	for first := true; !p.bad && (first || !p.isPunct("}")); first = false {
-		e := conf.Entry{Pos: p.tok.Pos, Key: p.text("a value of the table")}
+		e := conf.Entry{Pos: p.tok.Pos}
+		e.Key = p.text("a value of the table")
 		if p.bad {
 			return
 		}
@@ -82,13 +83,14 @@ func (p *parser) comma() {
 }
 
 // ref reads T: a string, a list or map in braces, or the name of a table in
-// angle brackets.
-func (p *parser) ref() conf.TableRef {
+// angle brackets. word is the option of n that it belongs to.
+func (p *parser) ref(n *conf.Node, word string) conf.TableRef {
+	mark(n, conf.TablePart(word), p.tok.Pos)
 	switch {
 	case p.bad:
 		return ""
 	case p.skipPunct("<"):
-		name := p.plain(p.str("the name of a table"), p.tok.Pos)
+		name := p.plain("the name of a table")
 		p.wantPunct(">")
 		return conf.TableRef(name)
 	case p.isPunct("{"):

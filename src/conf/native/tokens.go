@@ -90,12 +90,19 @@ func (p *parser) text(what string) string {
 func (p *parser) needsQuotes(what string) {
 	t := p.tok
 	switch {
+	case p.runaway():
+		p.fail(p.brace, "", "the brace is not closed: line %d begins another statement", t.Pos.Line)
+	case t.Kind == lex.Punct && t.Text == "$":
+		p.fail(t.Pos, "", "a macro is not replaced inside the value of another, here $%s", t.Macro)
 	case t.Kind == lex.Word:
-		p.fail(t.Pos, "in quotes it is a plain string: \""+t.Text+"\"",
+		p.fail(t.Pos, "if it is meant as a value, quote it: \""+t.Text+"\"",
 			"expected %s, got the reserved word %q", what, t.Text)
 	case t.Kind == lex.Number:
 		p.fail(t.Pos, "in quotes it is a string: \""+t.Text+"\"",
 			"expected %s, got the number %s", what, t.Text)
+	case t.Kind == lex.Punct && t.Macro != "" && !strings.Contains("{}<>()!=,", t.Text):
+		p.fail(t.Pos, "the value is read again where the macro stands: give "+t.Macro+" quotes inside its quotes",
+			"expected %s, got %q (from $%s)", what, t.Text, t.Macro)
 	case t.Kind == lex.Punct && !strings.Contains("{}<>()!=,", t.Text):
 		p.fail(t.Pos, "what does not begin with a letter, a digit, \":\" or \"_\" must be quoted: \""+t.Text+p.lex.Ahead()+"\"",
 			"expected %s, got %q", what, t.Text)
@@ -154,11 +161,14 @@ func (p *parser) newlines() {
 // name reads the name of what a statement declares.
 func (p *parser) name(n *conf.Node, what string) string {
 	mark(n, "name", p.tok.Pos)
-	return p.plain(p.str(what), p.tok.Pos)
+	return p.plain(what)
 }
 
-// plain refuses names that look like those of inline tables and chains.
-func (p *parser) plain(name string, pos conf.Pos) string {
+// plain reads a name, and refuses one that looks like those of inline tables and
+// chains.
+func (p *parser) plain(what string) string {
+	pos := p.tok.Pos
+	name := p.str(what)
 	if strings.HasPrefix(name, "<") {
 		p.fail(pos, "", "the name %q begins with <", name)
 	}
@@ -191,7 +201,7 @@ func (p *parser) number(what string) int64 {
 		return 0
 	}
 	if p.tok.Kind != lex.Number {
-		p.unexpected(what)
+		p.unexpected("a number for " + what)
 		return 0
 	}
 	n := p.tok.Num
