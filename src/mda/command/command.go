@@ -24,6 +24,9 @@ type Command struct {
 	Script  string   // for sh -c
 	Env     []string // whole
 	Dir     string   // where it runs; "/" when it cannot be entered
+	// The message: Head, then Body unless it is nil. A message that is in Head and
+	// fits into a pipe counts as read however little the command reads.
+	Head    []byte
 	Body    io.Reader
 	Timeout time.Duration
 }
@@ -53,6 +56,12 @@ func Run(ctx context.Context, c clock.Clock, cmd Command) (out Outcome) {
 		return Outcome{Err: err}
 	}
 	defer stdout.Close()
+	rest, err := prefill(stdin, cmd.Head)
+	if err != nil {
+		in.Close()
+		output.Close()
+		return Outcome{Err: err}
+	}
 	p, err := start(cmd, in, output)
 	in.Close()
 	output.Close()
@@ -61,11 +70,7 @@ func Run(ctx context.Context, c clock.Clock, cmd Command) (out Outcome) {
 	}
 	tail := make(chan string, 1)
 	go func() { tail <- lastLine(stdout) }()
-	fed := make(chan error, 1)
-	go func() {
-		_, err := io.Copy(stdin, cmd.Body)
-		fed <- errors.Join(err, stdin.Close())
-	}()
+	fed := feed(stdin, rest, cmd.Body)
 	exited := make(chan struct{})
 	var state *os.ProcessState
 	go func() {
@@ -90,6 +95,49 @@ func Run(ctx context.Context, c clock.Clock, cmd Command) (out Outcome) {
 		out.Exit = ws.ExitStatus()
 	}
 	return out
+}
+
+// prefill puts into the pipe what it takes at once and returns the rest.
+func prefill(stdin *os.File, p []byte) ([]byte, error) {
+	raw, err := stdin.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	err2 := raw.Control(func(fd uintptr) {
+		for len(p) > 0 {
+			var n int
+			n, err = syscall.Write(int(fd), p)
+			p = p[max(n, 0):]
+			if err != nil && err != syscall.EINTR {
+				return
+			}
+		}
+	})
+	if err == syscall.EAGAIN {
+		err = nil
+	}
+	if err == nil {
+		err = err2
+	}
+	return p, err
+}
+
+// feed writes the rest of the message and closes stdin; the channel is nil when
+// that is done at once.
+func feed(stdin *os.File, rest []byte, body io.Reader) <-chan error {
+	if len(rest) == 0 && body == nil {
+		stdin.Close()
+		return nil
+	}
+	fed := make(chan error, 1)
+	go func() {
+		_, err := stdin.Write(rest)
+		if err == nil && body != nil {
+			_, err = io.Copy(stdin, body)
+		}
+		fed <- errors.Join(err, stdin.Close())
+	}()
+	return fed
 }
 
 func start(cmd Command, in, output *os.File) (*os.Process, error) {

