@@ -132,9 +132,9 @@ func TestDuplicate(t *testing.T) {
 	if err := Write(path, Plain, entriesOf("old content"), keep()); err != nil {
 		t.Fatal(err)
 	}
-	var dup *Duplicate
+	var bad *EntryError
 	err := Write(path, Plain, entriesOf("a 1", "b 2", "A 3"), keep())
-	if !errors.As(err, &dup) || dup.Line != 3 || dup.First != 1 || dup.Key != "a" {
+	if !errors.As(err, &bad) || err.Error() != "3: duplicate entry for a, first on line 1" {
 		t.Errorf("got %v", err)
 	}
 	if got, want := dump(t, path), "map: old=content"; got != want {

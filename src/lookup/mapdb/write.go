@@ -17,15 +17,14 @@ type Entry struct {
 	Line       int
 }
 
-// Duplicate is the error of Write about a key that stands twice.
-type Duplicate struct {
-	Key         string
-	Line, First int
+// EntryError is what is wrong with an entry.
+type EntryError struct {
+	Line int // of the source
+	Err  error
 }
 
-func (e *Duplicate) Error() string {
-	return fmt.Sprintf("%d: duplicate entry for %s, first on line %d", e.Line, e.Key, e.First)
-}
+func (e *EntryError) Error() string { return fmt.Sprintf("%d: %v", e.Line, e.Err) }
+func (e *EntryError) Unwrap() error { return e.Err }
 
 // Owner is to whom a new file shall belong, and with which permissions.
 type Owner struct {
@@ -42,7 +41,8 @@ const fill = 1.0
 
 // Write makes the map at path out of entries, which it sorts and whose keys it
 // may change to lower case. What stood at path stays whole until the new map,
-// with its owner, is on stable storage. A key that stands twice is a *Duplicate.
+// with its owner, is on stable storage. A key that stands twice, or
+// is empty or too long, is an *EntryError.
 func Write(path string, kind Kind, entries []Entry, owner Owner) error {
 	for i := range entries {
 		entries[i].Key = fold(entries[i].Key)
@@ -50,7 +50,8 @@ func Write(path string, kind Kind, entries []Entry, owner Owner) error {
 	slices.SortStableFunc(entries, func(a, b Entry) int { return bytes.Compare(a.Key, b.Key) })
 	for i := 1; i < len(entries); i++ {
 		if bytes.Equal(entries[i-1].Key, entries[i].Key) {
-			return &Duplicate{string(entries[i].Key), entries[i].Line, entries[i-1].Line}
+			return &EntryError{entries[i].Line, fmt.Errorf("duplicate entry for %s, first on line %d",
+				entries[i].Key, entries[i-1].Line)}
 		}
 	}
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
@@ -132,7 +133,7 @@ func put(db *bolt.DB, kind Kind, entries []Entry) error {
 			b.FillPercent = fill
 			for _, e := range part {
 				if err := b.Put(e.Key, e.Value); err != nil {
-					return fmt.Errorf("%d: %w", e.Line, err)
+					return &EntryError{e.Line, err}
 				}
 			}
 			return nil

@@ -45,12 +45,13 @@ func (r *Role) serve(ctx context.Context, c *net.UnixConn) {
 	r.sessions.Add(1)
 	defer r.sessions.Sub(1)
 	s := &session{Role: r, conn: conn, creds: creds, operator: r.isOperator(creds.UID)}
-	if err := s.run(ctx); err != nil && !errors.Is(err, io.EOF) && ctx.Err() == nil {
+	if err := s.run(ctx); !errors.Is(err, io.EOF) && ctx.Err() == nil {
 		r.env.Log.ControlPeer(creds.UID, err)
 	}
 }
 
-// run answers requests until the client is done or breaks the rules.
+// run answers requests until the client is done, which is io.EOF, or breaks the
+// rules.
 func (s *session) run(ctx context.Context) error {
 	if err := s.conn.Hello(version.Build); err != nil {
 		return err
