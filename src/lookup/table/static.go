@@ -14,8 +14,13 @@ import (
 type Static struct {
 	name, path string
 	delim      string
-	now        atomic.Pointer[set]
-	cursor     atomic.Uint64
+	*content
+}
+
+// content is shared by the names that a file has.
+type content struct {
+	now    atomic.Pointer[set]
+	cursor atomic.Uint64
 }
 
 // Entry is an element of a static table; Value is "" in a list.
@@ -32,15 +37,21 @@ func NewStatic(name string, kind conf.Kind, entries []Entry, delim string) *Stat
 		s.ents = append(s.ents, entry{key: key, keyLen: keyLen, val: key + keyLen, valLen: valLen})
 	}
 	s.build()
-	t := &Static{name: name, delim: delim}
+	t := &Static{name: name, delim: delim, content: &content{}}
 	t.now.Store(s)
 	return t
+}
+
+// As returns the same table under another name: an update of one is an update of
+// both.
+func (t *Static) As(name string) *Static {
+	return &Static{name, t.path, t.delim, t.content}
 }
 
 // NewFile returns a table that holds what f does. path is for messages. The
 // caller closes f.
 func NewFile(name, path string, f *os.File, delim string) (*Static, error) {
-	t := &Static{name: name, path: path, delim: delim}
+	t := &Static{name: name, path: path, delim: delim, content: &content{}}
 	if err := t.Update(f); err != nil {
 		return nil, err
 	}

@@ -1,0 +1,167 @@
+package lka
+
+import (
+	"context"
+	"fmt"
+	"os"
+
+	"opensmtpd/src/conf"
+	"opensmtpd/src/conf/project"
+	"opensmtpd/src/lookup/expand"
+	"opensmtpd/src/lookup/ruleset"
+	"opensmtpd/src/lookup/table"
+	"opensmtpd/src/mail"
+	"opensmtpd/src/paths"
+	"opensmtpd/src/privsep/msg"
+	"opensmtpd/src/privsep/proc"
+)
+
+// generation is one configuration, ready for use.
+type generation struct {
+	gen       mail.Gen
+	tables    map[string]table.Table
+	files     map[string]*table.Static // by identity
+	expand    expand.Config
+	resources proc.Resources
+}
+
+// generation makes one of what parent sent, and closes the descriptors. Files
+// that were not sent again are those of before.
+func (r *Role) generation(c proc.Conf, before *generation) (*generation, error) {
+	files := make(map[string]*os.File)
+	for _, f := range c.Files {
+		if f.File != nil {
+			files[f.Identity] = f.File
+			defer f.File.Close()
+		}
+	}
+	var p project.LookupConf
+	if err := project.Decode(c.Projection, &p); err != nil {
+		return nil, err
+	}
+	g := &generation{
+		gen: c.Gen, tables: make(map[string]table.Table), files: make(map[string]*table.Static), resources: c.Resources,
+	}
+	for i := range p.Tables {
+		t, err := r.table(&p, &p.Tables[i], g, before, files)
+		if err != nil {
+			return nil, fmt.Errorf("table %s: %w", p.Tables[i].Name, err)
+		}
+		g.tables[p.Tables[i].Name] = t
+	}
+	if err := r.rules(g, &p); err != nil {
+		return nil, err
+	}
+	r.complain(g, &p)
+	return g, nil
+}
+
+// table makes one table. Two tables of the same file share its content.
+func (r *Role) table(p *project.LookupConf, t *project.Table, g, before *generation, files map[string]*os.File) (table.Table, error) {
+	switch t.Backend {
+	case "static":
+		entries := make([]table.Entry, len(t.Entries))
+		for i, e := range t.Entries {
+			entries[i] = table.Entry{Key: e.Key, Value: e.Value}
+		}
+		return table.NewStatic(t.Name, t.Kind, entries, p.SubAddrDelim), nil
+	case "getpwnam":
+		return table.NewSystem(t.Name, r.systemUser), nil
+	case "file":
+		return r.fileTable(p, t, g, before, files)
+	}
+	return nil, fmt.Errorf("back end %q is unknown to this build", t.Backend)
+}
+
+func (r *Role) fileTable(p *project.LookupConf, t *project.Table, g, before *generation, files map[string]*os.File) (table.Table, error) {
+	if s := g.files[t.Identity]; s != nil {
+		return s.As(t.Name), nil
+	}
+	var s *table.Static
+	switch f := files[t.Identity]; {
+	case f != nil:
+		var err error
+		if s, err = table.NewFile(t.Name, t.Config, f, p.SubAddrDelim); err != nil {
+			return nil, err
+		}
+	case before != nil && before.files[t.Identity] != nil && before.files[t.Identity].Delim() == p.SubAddrDelim:
+		s = before.files[t.Identity].As(t.Name)
+	default:
+		return nil, fmt.Errorf("no descriptor for %s", t.Config)
+	}
+	g.files[t.Identity] = s
+	return s, nil
+}
+
+// rules compiles the rules and ties the actions to their tables.
+func (r *Role) rules(g *generation, p *project.LookupConf) error {
+	find := func(name string) table.Table { return g.tables[name] }
+	rules, err := ruleset.New(p.Matches, find, ruleset.Local{Names: p.LocalNames, Addrs: p.LocalAddrs})
+	if err != nil {
+		return err
+	}
+	g.expand = expand.Config{
+		Rules: rules, Actions: make(map[string]*expand.Action), Delim: p.SubAddrDelim,
+		LibExec: r.libexec, Daemon: paths.User,
+	}
+	for _, a := range p.Actions {
+		act := &expand.Action{Action: a}
+		for _, ref := range []struct {
+			name string
+			to   *table.Table
+		}{{a.Alias, &act.Alias}, {a.Virtual, &act.Virtual}, {a.UserBase, &act.UserBase}} {
+			if ref.name == "" {
+				continue
+			}
+			if *ref.to = g.tables[ref.name]; *ref.to == nil {
+				return fmt.Errorf("action %s: no table %s", a.Name, ref.name)
+			}
+			if _, system := (*ref.to).(*table.System); system && ref.to == &act.UserBase {
+				act.UserBase = nil // what it would be anyway
+			}
+		}
+		g.expand.Actions[a.Name] = act
+	}
+	return nil
+}
+
+// complain tells the administrator of entries in files that can never match.
+func (r *Role) complain(g *generation, p *project.LookupConf) {
+	said := make(map[string]bool)
+	check := func(name string, s table.Service) {
+		t, ok := g.tables[name].(*table.Static)
+		if !ok || t.Path() == "" || said[name] {
+			return
+		}
+		said[name] = true
+		for _, bad := range t.Check(s) {
+			r.log.TableEntry(t.Path(), bad)
+		}
+	}
+	for i := range p.Matches {
+		m := &p.Matches[i]
+		for _, c := range []project.Cond{m.From, m.For, m.Tag, m.Helo, m.Auth, m.MailFrom, m.RcptTo} {
+			if c.Regex {
+				check(c.Table, table.Regex)
+			}
+		}
+		if m.FromKind == conf.FromSrc && !m.From.Regex {
+			check(m.From.Table, table.NetAddr)
+		}
+	}
+	for _, a := range p.Actions {
+		check(a.UserBase, table.UserInfo)
+	}
+}
+
+// systemUser serves tables of the getpwnam back end.
+func (r *Role) systemUser(ctx context.Context, name string) (table.User, bool, error) {
+	var reply msg.UserInfoReply
+	if err := r.parent.Call(ctx, &msg.UserInfo{Name: name}, &reply); err != nil {
+		return table.User{}, false, err
+	}
+	if reply.Err != nil {
+		return table.User{}, false, reply.Err
+	}
+	return table.User{Name: reply.Name, UID: reply.UID, GID: reply.GID, Home: reply.Home}, reply.Found, nil
+}
