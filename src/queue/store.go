@@ -2,7 +2,12 @@ package queue
 
 import (
 	"context"
+	"crypto/rand"
+	"errors"
 	"io"
+	"sync"
+	"sync/atomic"
+	"time"
 
 	"opensmtpd/src/clock"
 	"opensmtpd/src/mail"
@@ -10,11 +15,31 @@ import (
 	"opensmtpd/src/mlog"
 	"opensmtpd/src/queue/disk"
 	"opensmtpd/src/queue/envelope"
+	"opensmtpd/src/queue/journal"
+	"opensmtpd/src/queue/spool"
 )
 
-// InlineMax is the size in bytes of the largest body that travels in the
-// journal; a larger one is written with NewBody.
-const InlineMax = 64 << 10
+const (
+	// InlineMax is the size in bytes of the largest body that travels in the
+	// journal; a larger one is written with NewBody.
+	InlineMax = 64 << 10
+
+	defaultSegment  = 64 << 20
+	defaultSegments = 4
+	defaultCache    = 8 << 20
+
+	// checkpointEvery is the time after which a changed index is saved, and
+	// bounds what a start has to read.
+	checkpointEvery = time.Minute
+)
+
+var (
+	// ErrNotFound tells that no such message or envelope lives.
+	ErrNotFound = errors.New("not in the queue")
+	// ErrDamaged tells that it lives but cannot be read; what is left of it
+	// was set aside.
+	ErrDamaged = errors.New("damaged in the queue")
+)
 
 // Options of a Store. Zero values are the defaults named.
 type Options struct {
@@ -23,7 +48,7 @@ type Options struct {
 	Rand        io.Reader // of identifiers; nil: crypto/rand
 	SegmentSize int64     // bytes of a journal segment; 64 MiB
 	Segments    int       // segments in use before the oldest is emptied into the spool; 4
-	Cache       int64     // bytes of recent bodies kept in memory; 8 MiB
+	Cache       int64     // bytes of recent messages kept in memory; 8 MiB
 	CheckOwner  bool      // refuse a spool that does not belong to Owner
 	Owner       uint32    // uid
 
@@ -31,6 +56,9 @@ type Options struct {
 	// and, with nil, when it takes mail again. It must not wait, nor call the
 	// Store. Optional.
 	Intake func(*mailerr.Error)
+
+	// manual leaves the upkeep to the test.
+	manual bool
 }
 
 // Message is what Commit makes durable.
@@ -62,73 +90,108 @@ type Summary struct {
 	LastBounce int64
 }
 
-// Reader reads a body. It is safe for use by many goroutines; Close ends it.
-type Reader interface {
-	io.ReaderAt
-	io.Closer
-	// Size is that of the body in bytes.
-	Size() int64
-	// Bytes returns the whole body when it is in memory, else nil. It must not
-	// be changed.
-	Bytes() []byte
+// Store is the queue on disk. Its methods may be called at the same time.
+type Store struct {
+	fs    disk.FS
+	opt   Options
+	log   *journal.Log
+	spool *spool.Spool
+	lock  io.Closer
+
+	mu sync.Mutex // guards what follows
+	index
+	cache
+	reserved map[mail.MessageID]struct{}
+	pos      journal.Position             // what the index reflects
+	saved    journal.Position             // what the last checkpoint covers
+	dirty    bool                         // the index changed since
+	litter   []litter                     // files to remove
+	scanned  bool                         // Verify has been through the spool
+	gone     map[mail.EnvelopeID]struct{} // completed, of messages unknown; until then
+
+	upkeep    sync.Mutex          // held by whoever works on the files
+	unsynced  map[string]struct{} // directories with removals, for upkeep
+	savedAt   time.Duration       // monotonic time of the last checkpoint
+	savedTook time.Duration
+	rotated   atomic.Bool // a segment was begun since
+
+	wake chan struct{}
+	stop chan struct{}
+	done chan struct{}
+	once sync.Once
+	err  error // of Close
 }
 
-// API lists what a *Store offers; the methods have the full comments.
-//
-//	Open(ctx, fs, Options) (*Store, error)
-type API interface {
-	Reserve(n int) ([]mail.MessageID, error)
-	Release(ids ...mail.MessageID)
-	NewBody(ctx context.Context, id mail.MessageID) (*Body, error)
-
-	// Commit returns nil when message and envelopes are durable. The error is
-	// a *mailerr.Error: 452 for a full disk, 451 otherwise; after it nothing of
-	// the message is kept, and the id may be released or committed again.
-	Commit(ctx context.Context, m Message, envs []envelope.Envelope) error
-	// CommitAsync calls done, from a goroutine of the Store, which must not
-	// wait in it. It keeps envs and m.Inline.
-	CommitAsync(m Message, envs []envelope.Envelope, done func(error))
-
-	// Update and Done ride with the next commit, at most 100 ms later. Of an
-	// unknown or completed envelope they do nothing.
-	Update(e *envelope.Envelope)
-	Done(ids ...mail.EnvelopeID)
-	// Flush returns when all that was asked before is durable.
-	Flush(ctx context.Context) error
-
-	Envelope(id mail.EnvelopeID) (envelope.Envelope, error) // ErrNotFound, ErrDamaged
-	OpenBody(id mail.MessageID) (Reader, error)             // ErrNotFound, ErrDamaged
-
-	// Each calls f for every live envelope known, in no order, until f
-	// returns false.
-	Each(f func(Summary) bool)
-	// Verify compares the spool with the index, to be run once after Open, in
-	// a goroutine of the caller. It calls found for each envelope that another
-	// program left in the spool, lost for each that is gone or damaged.
-	Verify(ctx context.Context, found func(Summary), lost func(mail.EnvelopeID)) error
-
-	// PutState keeps a small value durable like Done; nil removes it. State
-	// calls f for each of a kind until f returns false.
-	PutState(kind, key string, value []byte)
-	State(kind string, f func(key string, value []byte) bool)
-
-	Intake() *mailerr.Error // nil while mail is taken
-	Stat() (disk.Space, error)
-	// Close makes everything durable, writes a checkpoint and ends all
-	// goroutines.
-	Close() error
+func (o *Options) defaults() {
+	if o.Clock == nil {
+		o.Clock = clock.NewSystem()
+	}
+	if o.Rand == nil {
+		o.Rand = rand.Reader
+	}
+	if o.SegmentSize == 0 {
+		o.SegmentSize = defaultSegment
+	}
+	if o.Segments == 0 {
+		o.Segments = defaultSegments
+	}
+	if o.Cache == 0 {
+		o.Cache = defaultCache
+	}
 }
 
-// Body is a large body being received.
-type Body struct{}
+// Each calls f for every live envelope, in no order, until f returns false. It
+// works on a copy: f may call the Store.
+func (s *Store) Each(f func(Summary) bool) {
+	s.mu.Lock()
+	all := make([]Summary, 0, len(s.messages))
+	for _, m := range s.messages {
+		for i := range m.envs {
+			all = append(all, m.envs[i].Summary)
+		}
+	}
+	s.mu.Unlock()
+	for _, sum := range all {
+		if !f(sum) {
+			return
+		}
+	}
+}
 
-var _ io.WriteCloser = (*Body)(nil)
+// Intake returns what to answer to MAIL while the journal cannot be written, nil
+// when mail is taken.
+func (s *Store) Intake() *mailerr.Error {
+	if err := s.log.Err(); err != nil {
+		return failure(err)
+	}
+	return nil
+}
 
-// Write adds to the body.
-func (b *Body) Write(p []byte) (int, error) { return 0, io.ErrClosedPipe }
+// Stat tells how full the file system of the spool is.
+func (s *Store) Stat() (disk.Space, error) { return s.fs.Space() }
 
-// Close makes the body durable and ready for Commit.
-func (b *Body) Close() error { return io.ErrClosedPipe }
+// nudge wakes the upkeep.
+func (s *Store) nudge() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
 
-// Abort gives the body up and removes what was written.
-func (b *Body) Abort() {}
+// Close makes everything durable, saves the index so that the next start reads
+// nothing else, and ends the goroutines. Bodies open for reading stay readable.
+func (s *Store) Close() error {
+	s.once.Do(func() {
+		close(s.stop)
+		if !s.opt.manual {
+			<-s.done
+		}
+		s.err = s.log.Close()
+		if s.err == nil {
+			s.err = s.saveClean(context.Background())
+		}
+		s.log.CloseFiles()
+		s.lock.Close()
+	})
+	return s.err
+}
