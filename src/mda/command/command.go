@@ -21,9 +21,9 @@ import (
 
 // Command is one run.
 type Command struct {
-	Script  string   // for sh -c
-	Env     []string // whole
-	Dir     string   // where it runs; "/" when it cannot be entered
+	Script string   // for sh -c
+	Env    []string // whole
+	Dir    string   // where it runs; "/" when it cannot be entered
 	// The message: Head, then Body unless it is nil. A message that is in Head and
 	// fits into a pipe counts as read however little the command reads.
 	Head    []byte
