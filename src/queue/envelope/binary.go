@@ -26,6 +26,7 @@ var ErrMalformed = errors.New("malformed envelope")
 //	esc-class u8, esc-code u8, bounce-type u8      (little-endian)
 //	created, ttl, last-try, last-bounce, bounce-delay, bounce-ttl   (varints)
 //	source: family u8 (0, 4, 6), address, port u16, zone
+//	local-uid u32
 //	18 strings, each a uvarint length and bytes
 func (e *Envelope) Append(b []byte) []byte {
 	b = append(b, binaryVersion)
@@ -38,6 +39,7 @@ func (e *Envelope) Append(b []byte) []byte {
 		b = binary.AppendVarint(b, v)
 	}
 	b = appendSource(b, e.Source)
+	b = binary.LittleEndian.AppendUint32(b, e.LocalUID)
 	for _, s := range e.strings() {
 		b = binary.AppendUvarint(b, uint64(len(*s)))
 		b = append(b, *s...)
@@ -121,6 +123,7 @@ func (e *Envelope) Parse(b []byte) error {
 	}
 	e.setSeconds(secs)
 	e.Source = r.source()
+	e.LocalUID = r.uint32()
 	if !r.bad {
 		r.s = string(r.b) // one allocation for all strings
 		r.b = nil
@@ -157,6 +160,7 @@ func (r *reader) take(n int) []byte {
 
 func (r *reader) byte() byte     { return r.take(1)[0] }
 func (r *reader) uint16() uint16 { return binary.LittleEndian.Uint16(r.take(2)) }
+func (r *reader) uint32() uint32 { return binary.LittleEndian.Uint32(r.take(4)) }
 func (r *reader) uint64() uint64 { return binary.LittleEndian.Uint64(r.take(8)) }
 
 func (r *reader) varint() int64 {
