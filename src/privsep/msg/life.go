@@ -12,6 +12,7 @@ type Hello struct {
 	Role         string
 	Config       []byte // what the program of the role needs before its configuration; may be empty
 	Verbose      bool
+	Syslog       bool // log lines go to the socket that comes as a resource, not to stderr
 	Unprivileged bool
 	Trace        []string // of smtpd -T
 	Paused       []string // of smtpd -P
@@ -98,6 +99,7 @@ func (m *Hello) Append(b []byte) []byte {
 	b = AppendString(b, m.Role)
 	b = AppendBytes(b, m.Config)
 	b = AppendBool(b, m.Verbose)
+	b = AppendBool(b, m.Syslog)
 	b = AppendBool(b, m.Unprivileged)
 	b = AppendStrings(b, m.Trace)
 	b = AppendStrings(b, m.Paused)
@@ -116,6 +118,7 @@ func (m *Hello) Parse(b []byte) error {
 	m.Role = r.String()
 	m.Config = r.Bytes(nil)
 	m.Verbose = r.Bool()
+	m.Syslog = r.Bool()
 	m.Unprivileged = r.Bool()
 	m.Trace = r.Strings()
 	m.Paused = r.Strings()

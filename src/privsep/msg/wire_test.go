@@ -67,7 +67,7 @@ func samples() []Parser {
 		&Intake{Err: refused},
 		&Error{Err: *refused},
 		&Hello{
-			Build: "b", Role: "queue", Config: []byte{1}, Verbose: true, Unprivileged: true, Trace: []string{"smtp"},
+			Build: "b", Role: "queue", Config: []byte{1}, Verbose: true, Syslog: true, Unprivileged: true, Trace: []string{"smtp"},
 			Paused: []string{"mta", "mda"}, Zone: "Europe/Paris", Chroot: "/var/empty",
 			Dir: "/run/spool", UID: 1, GID: 2, GraceMillis: 5000,
 		},

@@ -84,7 +84,12 @@ func reserve(concurrent bool) Handler {
 	}}
 }
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if IsReexec(os.Args) {
+		os.Exit(reexecuted())
+	}
+	goleak.VerifyTestMain(m)
+}
 
 func TestCalls(t *testing.T) {
 	for _, concurrent := range []bool{false, true} {
@@ -161,7 +166,7 @@ func TestDeadlines(t *testing.T) {
 
 	go func() { result <- p.Call(context.Background(), &msg.ReserveIDs{}, &msg.ReservedIDs{}) }()
 	second := <-late
-	for passed := time.Duration(0); passed <= CallTimeout; passed += sweep {
+	for passed := time.Duration(0); passed < CallTimeout; passed += sweep {
 		fake.BlockUntil(1)
 		fake.Advance(sweep)
 	}
