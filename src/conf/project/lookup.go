@@ -52,12 +52,12 @@ type Match struct {
 	From     Cond // Table of src, rdns, auth, mail-from; Not for any kind
 	ForKind  conf.ForKind
 	For      Cond // Table of domain, rcpt-to; Not for any kind
-	Tag      Cond
-	Helo     Cond
-	TLS      Cond
-	Auth     Cond
-	MailFrom Cond
-	RcptTo   Cond
+	Tag      Cond `json:",omitzero"`
+	Helo     Cond `json:",omitzero"`
+	TLS      Cond `json:",omitzero"`
+	Auth     Cond `json:",omitzero"`
+	MailFrom Cond `json:",omitzero"`
+	RcptTo   Cond `json:",omitzero"`
 }
 
 // Cond is one condition of a rule. From and For are always Set.
