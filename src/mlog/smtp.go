@@ -8,35 +8,35 @@ import (
 
 // SMTPConnected tells of a new client: its address as OpenSMTPD writes it, and
 // its name by DNS or "<unknown>".
-func SMTPConnected(l *Logger, id mail.SessionID, address, host string) {
+func (l *Logger) SMTPConnected(id mail.SessionID, address, host string) {
 	l.Infof("%016x smtp connected address=%s host=%s", uint64(id), address, host)
 }
 
 // SMTPMessage tells of a message that is on stable storage: size in bytes as
 // kept, number of recipients, and SMTP or ESMTP.
-func SMTPMessage(l *Logger, id mail.SessionID, msg mail.MessageID, size int64, rcpts int, proto string) {
+func (l *Logger) SMTPMessage(id mail.SessionID, msg mail.MessageID, size int64, rcpts int, proto string) {
 	l.Infof("%016x smtp message msgid=%08x size=%d nrcpt=%d proto=%s", uint64(id), uint32(msg), size, rcpts, proto)
 }
 
 // SMTPEnvelope follows SMTPMessage once for each recipient.
-func SMTPEnvelope(l *Logger, id mail.SessionID, evp mail.EnvelopeID, from, to string) {
+func (l *Logger) SMTPEnvelope(id mail.SessionID, evp mail.EnvelopeID, from, to string) {
 	l.Infof("%016x smtp envelope evpid=%016x from=<%s> to=<%s>", uint64(id), uint64(evp), from, to)
 }
 
 // SMTPFailedCommand tells of a command that was refused, with the last line of
 // the reply.
-func SMTPFailedCommand(l *Logger, id mail.SessionID, command, result string) {
+func (l *Logger) SMTPFailedCommand(id mail.SessionID, command, result string) {
 	l.Infof("%016x smtp failed-command command=\"%s\" result=\"%s\"", uint64(id), Vis(command), result)
 }
 
 // SMTPBadInput tells of input that is no command.
-func SMTPBadInput(l *Logger, id mail.SessionID, result string) {
+func (l *Logger) SMTPBadInput(id mail.SessionID, result string) {
 	l.Infof("%016x smtp bad-input result=\"%s\"", uint64(id), result)
 }
 
 // SMTPDisconnected tells why a session ended: quit, disconnect, timeout or, in
 // quotes, an error.
-func SMTPDisconnected(l *Logger, id mail.SessionID, reason string) {
+func (l *Logger) SMTPDisconnected(id mail.SessionID, reason string) {
 	if !bare(reason) {
 		reason = `"` + reason + `"`
 	}
@@ -50,6 +50,21 @@ func bare(s string) bool {
 		}
 	}
 	return true
+}
+
+// SMTPFull tells that no more clients are accepted because there are as many as
+// there can be, and SMTPEnabled that it is over. SMTPExhausted tells that a
+// client could not be accepted for want of descriptors or memory.
+func (l *Logger) SMTPFull() {
+	l.Warnf("warn: Disabling incoming SMTP connections: Client limit reached")
+}
+
+func (l *Logger) SMTPEnabled() {
+	l.Warnf("warn: smtp: fd exhaustion over, re-enabling incoming connections")
+}
+
+func (l *Logger) SMTPExhausted(err error) {
+	l.Warnf("warn: Disabling incoming SMTP connections: %v", err)
 }
 
 // Vis writes what a stranger sent as vis(3) does with VIS_SAFE and VIS_CSTYLE:

@@ -76,8 +76,9 @@ var rcptParams = []param[Rcpt]{
 	{"ORCPT", ExtDSN, setORcpt},
 }
 
-// ParseMail reads the argument of MAIL FROM. A path without a domain is completed
-// with domain, as OpenSMTPD does for every client.
+// ParseMail reads the argument of MAIL FROM. A sender without a domain is
+// completed with domain; where that is empty, as it should be for strangers, it
+// is refused.
 func ParseMail(arg, domain string, ext Extension) (Mail, *mailerr.Error) {
 	var m Mail
 	from, rest, ok := parsePath(arg, domain)
@@ -88,7 +89,8 @@ func ParseMail(arg, domain string, ext Extension) (Mail, *mailerr.Error) {
 	return m, parse(&m, mailParams, rest, ext)
 }
 
-// ParseRcpt reads the argument of RCPT TO, completing the path like ParseMail.
+// ParseRcpt reads the argument of RCPT TO, completing a path without a domain
+// like ParseMail.
 func ParseRcpt(arg, domain string, ext Extension) (Rcpt, *mailerr.Error) {
 	var r Rcpt
 	to, rest, ok := parsePath(arg, domain)
@@ -110,6 +112,7 @@ func parsePath(arg, domain string) (addr.Address, string, bool) {
 	}
 	if a.Local != "" && a.Domain == "" {
 		a.Domain = domain
+		return a, rest, domain != ""
 	}
 	return a, rest, true
 }

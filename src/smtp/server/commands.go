@@ -79,7 +79,11 @@ func (s *Session) checkMail(arg string) smtp.Reply {
 	if s.mails >= s.Listener.Settings.MaxMails {
 		return tooManyMails
 	}
-	m, err := smtp.ParseMail(arg, s.Listener.Hostname, s.extensions())
+	domain := ""
+	if s.Listener.Socket {
+		domain = s.Listener.Hostname // OpenSMTPD completes what strangers send too
+	}
+	m, err := smtp.ParseMail(arg, domain, s.extensions())
 	switch {
 	case err != nil:
 		return smtp.FromError(err)

@@ -6,7 +6,6 @@ import (
 
 	"opensmtpd/src/mail/rfc5322"
 	"opensmtpd/src/mailerr"
-	"opensmtpd/src/mlog"
 	"opensmtpd/src/smtp"
 )
 
@@ -177,9 +176,9 @@ func (s *Session) logAccepted(t *Transaction) {
 	if s.ESMTP {
 		proto = "ESMTP"
 	}
-	mlog.SMTPMessage(s.srv.log, s.ID, t.ID, t.Size, len(t.Rcpts), proto)
+	s.srv.log.SMTPMessage(s.ID, t.ID, t.Size, len(t.Rcpts), proto)
 	for i := range t.Rcpts {
 		r := &t.Rcpts[i]
-		mlog.SMTPEnvelope(s.srv.log, s.ID, r.Last, t.Mail.From.String(), r.To.String())
+		s.srv.log.SMTPEnvelope(s.ID, r.Last, t.Mail.From.String(), r.To.String())
 	}
 }

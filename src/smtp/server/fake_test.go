@@ -24,7 +24,7 @@ type memory struct {
 	open      map[mail.MessageID]*stored
 	messages  []*stored
 	discarded int
-	done      chan struct{} // receives once for each session that is over
+	done      chan struct{}  // receives once for each session that is over
 	closed    *mailerr.Error // Begin's answer while intake is closed
 	failing   *mailerr.Error // Commit's answer
 	chunks    int

@@ -30,7 +30,7 @@ const (
 	slowAfter  = 10
 	maxErrors  = 20
 	maxUnknown = 200
-	errorPause = time.Second
+	errorPause = 500 * time.Millisecond
 	// parkAfter is how long a session waits before it gives back the stack that
 	// its commands grew.
 	parkAfter = 2 * time.Second

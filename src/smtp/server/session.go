@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"opensmtpd/src/mail"
-	"opensmtpd/src/mlog"
 	"opensmtpd/src/smtp"
 )
 
@@ -76,7 +75,7 @@ func (s *Session) greet() bool {
 	if !smtp.ValidHost(s.Client.Name.Host) {
 		s.Client.Name.Host = "" // it will stand in a header and in the log
 	}
-	mlog.SMTPConnected(s.srv.log, s.ID, s.Address(), s.Host())
+	s.srv.log.SMTPConnected(s.ID, s.Address(), s.Host())
 	s.report(Event{Kind: LinkConnect})
 	r := s.filterRow(&connected, s.Address())
 	if r.Code == 0 {
@@ -252,9 +251,9 @@ func (s *Session) say(row *row, r smtp.Reply) {
 	switch {
 	case !r.Refused():
 	case s.badInput:
-		mlog.SMTPBadInput(s.srv.log, s.ID, r.String())
+		s.srv.log.SMTPBadInput(s.ID, r.String())
 	default:
-		mlog.SMTPFailedCommand(s.srv.log, s.ID, s.command, r.String())
+		s.srv.log.SMTPFailedCommand(s.ID, s.command, r.String())
 	}
 	s.hungUp = s.hungUp || r.Close
 	s.quitting = s.quitting || row != nil && row.phase == PhaseQuit && r.Close
@@ -290,12 +289,12 @@ func (s *Session) end() {
 	if s.hungUp {
 		s.extend(lingerTime)
 	}
-	if err := s.in.flush(); err == nil && s.hungUp && !s.quitting {
+	if err := s.in.flush(); err == nil && s.hungUp && !s.quitting && !s.srv.stopping.Load() {
 		s.linger()
 	}
 	s.in.release()
 	_ = s.in.nc.Close() // nothing is owed to the client any more
-	mlog.SMTPDisconnected(s.srv.log, s.ID, s.reason)
+	s.srv.log.SMTPDisconnected(s.ID, s.reason)
 	s.reportLater()
 	s.report(Event{Kind: LinkDisconnect})
 	s.srv.forget(s)

@@ -1,0 +1,99 @@
+package dispatcher
+
+import (
+	"context"
+	"net/netip"
+	"sync/atomic"
+
+	"opensmtpd/src/clock"
+	"opensmtpd/src/mail"
+	"opensmtpd/src/mailerr"
+	"opensmtpd/src/mlog"
+	"opensmtpd/src/privsep/msg"
+	"opensmtpd/src/privsep/proc"
+	"opensmtpd/src/queue/envelope"
+	"opensmtpd/src/smtp"
+	"opensmtpd/src/smtp/server"
+)
+
+// backend is what sessions see of the rest of the daemon: lookup decides about
+// recipients and tells queue, queue keeps messages.
+type backend struct {
+	queue, lka proc.Caller
+	clock      clock.Clock
+	log        *mlog.Logger
+	ids        *idPool
+	names      *names
+	over       func(*server.Session)
+	closed     atomic.Pointer[mailerr.Error] // why queue takes no mail; nil: it does
+}
+
+func newBackend(env proc.Env, over func(*server.Session)) *backend {
+	queue, lka := env.Peers[proc.Queue], env.Peers[proc.Lookup]
+	return &backend{
+		queue: queue, lka: lka, clock: env.Clock, log: env.Log, over: over,
+		ids:   newIDPool(queue),
+		names: &names{lka: lka, clock: env.Clock},
+	}
+}
+
+// Lookup implements server.Backend.
+func (b *backend) Lookup(ctx context.Context, a netip.Addr) server.Name { return b.names.find(ctx, a) }
+
+// Begin implements server.Backend. No other process is asked.
+func (b *backend) Begin(ctx context.Context) (mail.MessageID, *mailerr.Error) {
+	if err := b.closed.Load(); err != nil {
+		return 0, err
+	}
+	return b.ids.take(ctx)
+}
+
+// Rcpt implements server.Backend.
+func (b *backend) Rcpt(ctx context.Context, s *server.Session, t *server.Transaction, r *smtp.Rcpt) (uint32, *mailerr.Error) {
+	m := msg.Expand{
+		Gen: s.Listener.Gen, Session: s.ID, Message: t.ID, First: t.Envelopes,
+		Client: msg.Client{
+			Listener: s.Listener.Identity, Tag: s.Listener.Tag, Socket: s.Listener.Socket,
+			Addr: s.Client.Addr, RDNS: s.Client.Name.Host,
+			Helo: s.Helo, SMTPName: s.Listener.Hostname, UID: s.Client.UID,
+		},
+		Sender: t.Mail.From, Rcpt: r.To,
+		Notify: r.Notify, Return: t.Mail.Return, EnvID: t.Mail.EnvID, ORcpt: r.ORcpt,
+		Now: b.clock.Now(),
+	}
+	if s.Listener.Socket {
+		m.Flags |= envelope.Authenticated // the kernel has told who it is
+	}
+	var got msg.Expanded
+	if err := b.lka.Call(ctx, &m, &got); err != nil {
+		return 0, mailerr.From(err)
+	}
+	return got.Added, got.Err
+}
+
+// Chunk implements server.Backend.
+func (b *backend) Chunk(ctx context.Context, t *server.Transaction, data []byte) *mailerr.Error {
+	return mailerr.From(b.queue.Send(ctx, &msg.BodyChunk{Message: t.ID, Data: data}))
+}
+
+// Commit implements server.Backend.
+func (b *backend) Commit(ctx context.Context, t *server.Transaction, body []byte) *mailerr.Error {
+	m := msg.Commit{Message: t.ID, Envelopes: t.Envelopes, Size: uint64(t.Size), Streamed: t.Streamed, Body: body}
+	var got msg.Committed
+	if err := b.queue.Call(ctx, &m, &got); err != nil {
+		return mailerr.From(err)
+	}
+	return got.Err
+}
+
+// Discard implements server.Backend.
+func (b *backend) Discard(id mail.MessageID) {
+	// Not under the context of the session, which may be what has ended. It
+	// waits only while queue takes nothing, and fails when queue is gone.
+	if err := b.queue.Send(context.Background(), &msg.Discard{Message: id}); err != nil {
+		b.log.Debugf("debug: smtp: discard %v: %v", id, err)
+	}
+}
+
+// Done implements server.Backend.
+func (b *backend) Done(s *server.Session) { b.over(s) }
