@@ -205,3 +205,36 @@ func BenchmarkMatch(b *testing.B) {
 		}
 	})
 }
+
+// A Union says of each table what the table says itself.
+func TestUnionIsItsTables(t *testing.T) {
+	pools := map[Service][]string{
+		String:   {"a", "A", "b", "ab"},
+		Domain:   {"a", "b.a", "*", "*.a", "*a", "b*a", "B.A"},
+		MailAddr: {"u", "u+t", "@a", "@*", "@*.a", "u@a", "U@*a", "u@b*a", "@", "u+t@a"},
+		NetAddr:  {"local", "10.0.0.0/8", "10/8", "10.0.0.1", "0.0.0.0/0", "[::1]", "::/0", "[::]/0", "fe80::1%x", "[fe80::1%x]", "bad"},
+	}
+	keys := map[Service][]string{
+		String:   {"a", "AB", "c", ""},
+		Domain:   {"a", "b.a", "ba", "c.b.a", "", "x"},
+		MailAddr: {"u@a", "u+t@b.a", "v@c", "@", "u", "u+t@ba", "x@bca"},
+		NetAddr:  {"local", "10.0.0.1", "10.2.0.1", "[::1]", "[fe80::1%x]", "[fe80::1%y]", "1.2.3.4"},
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		service := rapid.SampledFrom([]Service{String, Domain, MailAddr, NetAddr}).Draw(t, "service")
+		var tables []*Static
+		for range rapid.IntRange(0, 5).Draw(t, "tables") {
+			tables = append(tables, list(rapid.SliceOfN(rapid.SampledFrom(pools[service]), 0, 5).Draw(t, "entries")...))
+		}
+		u := NewUnion(service, tables)
+		key := rapid.SampledFrom(keys[service]).Draw(t, "key")
+		got := make([]bool, len(tables))
+		u.Match(key, func(n int) { got[n] = true })
+		for n, tbl := range tables {
+			want, err := tbl.Match(t.Context(), service, key)
+			if err != nil || got[n] != want {
+				t.Fatalf("%v %q in %q: the union says %v, the table %v, %v", service, key, tbl.Keys(), got[n], want, err)
+			}
+		}
+	})
+}
