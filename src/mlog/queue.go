@@ -98,6 +98,18 @@ func (l *Logger) Transaction(id mail.MessageID, why string) {
 	l.Warnf("warn: queue: message %v: %s", id, why)
 }
 
+// SpoolUnread tells that the spool could not be compared with the index.
+func (l *Logger) SpoolUnread(err error) { l.Warnf("warn: queue: reading the spool: %v", err) }
+
+// UpdateRefused tells of a fault of ours: the store did not take the new state
+// of an envelope.
+func (l *Logger) UpdateRefused(id mail.EnvelopeID, err error) {
+	l.Warnf("warn: could not update envelope %016x: %v", uint64(id), err)
+}
+
+// NotTold tells that dispatcher could not be told whether mail is taken.
+func (l *Logger) NotTold(err error) { l.Warnf("warn: queue: telling dispatcher: %v", err) }
+
 // QueueLoaded tells what was found at the start.
 func (l *Logger) QueueLoaded(envelopes, messages int) {
 	l.Debugf("debug: queue: loaded %d envelopes of %d messages", envelopes, messages)

@@ -40,6 +40,9 @@ func TestQueueLines(t *testing.T) {
 	l.IntakeClosed(errors.New("452 full"))
 	l.IntakeOpen()
 	l.Transaction(0xabc, "2 of 3 envelopes came")
+	l.SpoolUnread(errors.New("EIO"))
+	l.UpdateRefused(e.ID, errors.New("bad"))
+	l.NotTold(errors.New("gone"))
 	l.QueueLoaded(3, 2)
 	want := kept{
 		"delivery: Expire for 0123456789abcdef: from=<a@b>, to=<c@d>, rcpt=<->, delay=1m30s, stat=Envelope expired",
@@ -54,6 +57,9 @@ func TestQueueLines(t *testing.T) {
 		"warn: queue: no new mail is accepted: 452 full",
 		"info: queue: new mail is accepted again",
 		"warn: queue: message 00000abc: 2 of 3 envelopes came",
+		"warn: queue: reading the spool: EIO",
+		"warn: could not update envelope 0123456789abcdef: bad",
+		"warn: queue: telling dispatcher: gone",
 		"debug: queue: loaded 3 envelopes of 2 messages",
 	}
 	if !slices.Equal(k, want) {

@@ -85,9 +85,10 @@ type Verdict struct {
 	Removed bool
 	Next    time.Time // wall time of the next try, or of expiry if that comes first
 	// Warn is the age that a delay report should tell, 0: none is due. It
-	// counts as told unless Unwarn says otherwise.
+	// counts as told unless SetTold says otherwise.
 	Warn   time.Duration
-	warned time.Duration
+	Told   time.Duration // the age told last, Warn when that is not 0
+	Before time.Duration // what was told before
 }
 
 type state uint8
@@ -266,15 +267,17 @@ func (q *Queue) Retry(id mail.EnvelopeID) Verdict {
 	if e.flags&suspended == 0 {
 		q.heap.push(i, q.key(e))
 	}
-	v := Verdict{Next: q.wall(min(e.at, e.expire), now), warned: time.Duration(e.warned) * time.Second}
+	v := Verdict{Next: q.wall(min(e.at, e.expire), now), Before: time.Duration(e.warned) * time.Second}
 	v.Warn = q.warning(e)
+	v.Told = time.Duration(e.warned) * time.Second
 	return v
 }
 
-// Unwarn takes back that the delay report which v asked for was told.
-func (q *Queue) Unwarn(id mail.EnvelopeID, v Verdict) {
+// SetTold sets the age that the last delay report told, when a report that Retry
+// asked for could not be made.
+func (q *Queue) SetTold(id mail.EnvelopeID, age time.Duration) {
 	if i, ok := q.ids[id]; ok {
-		q.slab.at(i).warned = uint32(v.warned / time.Second)
+		q.slab.at(i).warned = uint32(age / time.Second)
 	}
 }
 

@@ -258,11 +258,14 @@ func TestWarnOnceForSeveral(t *testing.T) {
 	if v.Warn != 5*time.Minute {
 		t.Fatalf("Warn = %v, want 5m", v.Warn)
 	}
-	q.Unwarn(it.ID, v)
+	if v.Told != v.Warn || v.Before != time.Minute {
+		t.Errorf("%+v", v)
+	}
+	q.SetTold(it.ID, v.Before)
 	q.Schedule(Selection{})
 	q.Next()
 	if v := q.Retry(it.ID); v.Warn != 5*time.Minute {
-		t.Errorf("after Unwarn: %v, want 5m again", v.Warn)
+		t.Errorf("after SetTold: %v, want 5m again", v.Warn)
 	}
 	q.Schedule(Selection{})
 	q.Next()

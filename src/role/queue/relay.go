@@ -1,0 +1,61 @@
+package queue
+
+import (
+	"context"
+	"io"
+
+	"opensmtpd/src/mail"
+	"opensmtpd/src/mailerr"
+	"opensmtpd/src/queue/envelope"
+)
+
+// Relayer takes mail for other servers.
+type Relayer interface {
+	// Dest names what envelopes of an action and a domain have in common: those
+	// with the same name are held and take turns together. It may be called at
+	// any time and must be quick.
+	Dest(action, domain string) string
+	// Domain is the domain behind a name that Dest gave, "" when there is none:
+	// its `mta limit` holds.
+	Domain(dest string) string
+	// Relay takes one envelope and returns at once.
+	Relay(*Relaying)
+	// Close takes no more, waits for what is under way until ctx ends, fails
+	// the rest for now (451 4.3.2), and returns when every Done was called.
+	Close(ctx context.Context)
+}
+
+// Relaying is one envelope on its way to another server. Nothing of it changes
+// until Done was called.
+type Relaying struct {
+	Gen      mail.Gen
+	Envelope *envelope.Envelope // of type MTA
+	Size     int64              // of the body, bytes
+	Body     []byte             // all of the body, or nil: read Reader
+	Reader   io.ReaderAt
+	// Done is called once, from any goroutine, and must not wait.
+	Done func(Relayed)
+}
+
+// Relayed tells what became of it. Who relays has logged it.
+type Relayed struct {
+	// Err is nil when the other server took the mail.
+	Err *mailerr.Error
+	// NoDSN: the other server took it, but will send no reports.
+	NoDSN bool
+	// Unreachable: so is everything else for the same destination, which need
+	// not be tried before its next moment.
+	Unreachable bool
+}
+
+// noRelayer stands in where there is nothing that relays: mail waits.
+type noRelayer struct{}
+
+func (noRelayer) Dest(_, domain string) string { return domain }
+func (noRelayer) Domain(dest string) string    { return dest }
+
+func (noRelayer) Close(context.Context) {}
+
+func (noRelayer) Relay(w *Relaying) {
+	w.Done(Relayed{Err: mailerr.Temporary(451, 3, 2, "No relaying on this server", nil)})
+}

@@ -1,0 +1,67 @@
+package queue
+
+import (
+	"time"
+
+	"opensmtpd/src/mail"
+	"opensmtpd/src/queue/envelope"
+)
+
+// updateSeen is after how long the store surely shows an update: it writes it
+// within 100 ms, when the disk is well.
+const updateSeen = 5 * time.Second
+
+// updated holds envelopes whose new state was given to the store lately. The
+// store shows what is durable; whoever asks here must not see an older state
+// than the one he set, or an envelope that owes a report might be delivered
+// again.
+type updated struct {
+	envs  map[mail.EnvelopeID]*envelope.Envelope
+	order []update // the oldest first
+}
+
+type update struct {
+	env *envelope.Envelope
+	at  time.Duration
+}
+
+// update records the state of an envelope. The store refuses it only for a fault
+// in ourselves; then the envelope is as before after a restart.
+func (r *Role) update(e *envelope.Envelope) {
+	c := *e
+	r.mu.Lock()
+	r.updated.envs[e.ID] = &c
+	r.updated.order = append(r.updated.order, update{&c, r.env.Clock.Mono()})
+	r.mu.Unlock()
+	if err := r.store.Update(&c); err != nil {
+		r.env.Log.UpdateRefused(e.ID, err)
+		return
+	}
+	r.count.updated.Add(1)
+}
+
+// envelope returns a copy of an envelope in its last state.
+func (r *Role) envelope(id mail.EnvelopeID) (envelope.Envelope, error) {
+	r.mu.Lock()
+	if e := r.updated.envs[id]; e != nil {
+		defer r.mu.Unlock()
+		return *e, nil
+	}
+	r.mu.Unlock()
+	return r.store.Envelope(id)
+}
+
+// forgetUpdates drops what the store shows by now.
+func (r *Role) forgetUpdates() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	u := &r.updated
+	limit := r.env.Clock.Mono() - updateSeen
+	for len(u.order) > 0 && u.order[0].at < limit {
+		if e := u.order[0].env; u.envs[e.ID] == e {
+			delete(u.envs, e.ID)
+		}
+		u.order[0] = update{}
+		u.order = u.order[1:]
+	}
+}
