@@ -13,6 +13,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"opensmtpd/src/conf"
 )
@@ -148,15 +149,19 @@ func (l *List) line(p conf.Pos) (string, bool) {
 	}
 }
 
-// printable keeps control characters of a file away from the terminal, one
-// column for one byte.
+// printable keeps control characters and broken UTF-8 of a file away from the
+// terminal, byte by byte.
 func printable(line string) string {
-	return strings.Map(func(r rune) rune {
-		if r != '\t' && (r < ' ' || r == 0x7f) {
-			return '?'
+	var b strings.Builder
+	for i, r := range line {
+		switch {
+		case r != '\t' && (r < ' ' || r == 0x7f), r == utf8.RuneError && line[i] != 0xef:
+			b.WriteByte('?')
+		default:
+			b.WriteRune(r)
 		}
-		return r
-	}, strings.ToValidUTF8(line, "?"))
+	}
+	return b.String()
 }
 
 // indent returns blanks as wide as the line before column col; tabs stay tabs.

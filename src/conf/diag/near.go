@@ -7,7 +7,7 @@ import "slices"
 func Near(got string, names []string) string {
 	best, dist := "", len(got)/3+1
 	for _, n := range slices.Sorted(slices.Values(names)) {
-		if d := distance(got, n); d <= dist && d < max(len(n), 2) && (best == "" || d < dist) {
+		if d := distance(got, n); d <= dist && d < len(n) && d < len(got) && (best == "" || d < dist) {
 			best, dist = n, d
 		}
 	}

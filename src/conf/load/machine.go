@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/user"
 	"strings"
+	"time"
 
 	"opensmtpd/src/conf/check"
 )
@@ -71,7 +72,13 @@ func System() Machine {
 	}
 }
 
+// canonicalWait bounds the look for the host's own name: a machine whose name
+// servers are silent must start all the same.
+const canonicalWait = 2 * time.Second
+
 func canonical(ctx context.Context, name string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, canonicalWait)
+	defer cancel()
 	cname, err := net.DefaultResolver.LookupCNAME(ctx, name)
 	return strings.TrimSuffix(cname, "."), err
 }
