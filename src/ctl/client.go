@@ -51,14 +51,11 @@ func Dial(ctx context.Context, path, build string) (*Client, error) {
 }
 
 func (c *Client) hello(build string) error {
-	if _, err := c.c.Write(appendFrame(nil, kindHello, hello{Version, build}.append)); err != nil {
-		return c.lost(err)
-	}
 	k, body, err := c.r.read()
 	if err != nil {
 		return c.lost(err)
 	}
-	if k == kindFail { // refused before anything was said
+	if k == kindFail { // too many are here
 		return parseRefused(body)
 	}
 	if k != kindHello {
@@ -67,6 +64,9 @@ func (c *Client) hello(build string) error {
 	theirs, err := parseHello(body)
 	if err != nil || theirs.version != Version {
 		return ErrVersion
+	}
+	if _, err := c.c.Write(appendFrame(nil, kindHello, hello{Version, build}.append)); err != nil {
+		return c.lost(err)
 	}
 	return nil
 }

@@ -7,7 +7,7 @@
 //	length u32, type u8, zero [3]u8, body
 //
 // little-endian, with the encoding of package msg in the body. Client and
-// server begin with a hello; then the client sends requests, one at a time, and
+// server begin with a hello, the server first; then the client sends requests, one at a time, and
 // each is answered by any number of row and raw frames and one of done, fail or
 // session. A descriptor travels with session alone, towards the client. A frame
 // that is too long, unknown or malformed ends the connection.

@@ -31,8 +31,13 @@ func NewServerConn(c *net.UnixConn, now func() time.Time, limit time.Duration) *
 	}
 }
 
-// Hello takes the client's hello and sends ours, which carries build.
+// Hello sends our hello, which carries build, and takes the client's. The server
+// speaks first, so that one who is refused learns it whatever he had to say.
 func (s *ServerConn) Hello(build string) error {
+	s.out = appendFrame(s.out, kindHello, hello{Version, build}.append)
+	if err := s.flush(); err != nil {
+		return err
+	}
 	k, body, err := s.read()
 	if err != nil {
 		return err
@@ -41,17 +46,10 @@ func (s *ServerConn) Hello(build string) error {
 		return fmt.Errorf("%w: hello expected", ErrProtocol)
 	}
 	theirs, err := parseHello(body)
-	if err != nil {
-		return err
+	if err == nil && theirs.version != Version {
+		err = fmt.Errorf("client speaks version %d", theirs.version)
 	}
-	s.out = appendFrame(s.out[:0], kindHello, hello{Version, build}.append)
-	if err := s.flush(); err != nil {
-		return err
-	}
-	if theirs.version != Version {
-		return fmt.Errorf("client speaks version %d", theirs.version)
-	}
-	return nil
+	return err
 }
 
 // Request waits for the next request. It returns io.EOF when the client is
@@ -95,11 +93,10 @@ func (s *ServerConn) Fail(e *Refused) error {
 
 // Session ends an answer with a descriptor, which stays the caller's to close.
 func (s *ServerConn) Session(f *os.File) error {
-	s.out = appendFrame(s.out[:0], kindSession, nil)
 	if err := s.c.SetWriteDeadline(s.now().Add(s.limit)); err != nil {
 		return err
 	}
-	return sendFile(s.c, s.out, f)
+	return sendFile(s.c, appendFrame(nil, kindSession, nil), f)
 }
 
 func (s *ServerConn) read() (kind, []byte, error) {

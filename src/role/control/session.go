@@ -103,20 +103,15 @@ func (s *session) refuse(text string, err error) error {
 	return s.conn.Fail(&ctl.Refused{Text: text})
 }
 
-// fail tells the client what a role said.
+// fail tells the client what a role said. The cause is for the log, and for an
+// operator, who may read the log.
 func (s *session) fail(err error) error {
-	return s.conn.Fail(refused(err))
-}
-
-// refused makes the words for a user of a role's error. What a role says with
-// a cause of its own is for an operator to see: he reads the log too.
-func refused(err error) *ctl.Refused {
 	e := mailerr.From(err)
 	text := e.Text
-	if e.Cause != nil {
+	if s.operator && e.Cause != nil {
 		text = e.Cause.Error()
 	}
-	return &ctl.Refused{Text: text, Temp: e.Class == mailerr.Temp}
+	return s.conn.Fail(&ctl.Refused{Text: text, Temp: e.Class == mailerr.Temp})
 }
 
 // forward passes a request on and sends back what comes, page by page.
