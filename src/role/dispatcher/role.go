@@ -135,7 +135,7 @@ func listener(gen mail.Gen, p *project.DispatcherConf, l *project.Listener) *ser
 	return &server.Listener{
 		Gen: gen, Identity: l.Identity, Hostname: l.Hostname, Tag: l.Tag,
 		Socket:     l.Socket,
-		Submission: l.Socket || l.Addr.Port() == submissionPort,
+		Submission: l.Local || l.Addr.Port() == submissionPort,
 		MaskSource: l.MaskSrc, NoDSN: l.NoDSN,
 		Settings: server.Settings{MaxMails: p.MaxMails, MaxRcpt: p.MaxRcpt, MaxSize: p.MaxMessageSize},
 	}

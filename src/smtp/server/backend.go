@@ -65,7 +65,7 @@ type Listener struct {
 	// Socket is the local socket: clients are users of this machine.
 	Socket bool
 	// Submission adds Date and Message-ID where they are missing: on the local
-	// socket and on port 587.
+	// socket, loopback addresses and port 587.
 	Submission bool
 	MaskSource bool // leaves the client out of Received
 	NoDSN      bool
