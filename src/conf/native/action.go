@@ -11,7 +11,6 @@ import (
 type actionOption struct {
 	word         string
 	local, relay bool
-	group        string // what excludes it; the word itself when empty
 	parse        func(*parser, *conf.Action)
 }
 

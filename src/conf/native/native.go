@@ -62,16 +62,15 @@ func Parse(open lex.Opener, name string, macros map[string]string) (*conf.Config
 // parser holds one token ahead. After an error bad is set and everything but
 // the recovery does nothing.
 type parser struct {
-	lex     *lex.Lexer
-	diags   *diag.List
-	cfg     *conf.Config
-	tok     lex.Token
-	bad     bool
-	braces  int      // that are open
-	brace   conf.Pos // of the last that opened
-	fresh   bool     // the token at hand is the first of its line
-	doc     []string // comments for the next statement
-	comment string   // at the end of the statement that was read last
+	lex    *lex.Lexer
+	diags  *diag.List
+	cfg    *conf.Config
+	tok    lex.Token
+	bad    bool
+	braces int      // that are open
+	brace  conf.Pos // of the last that opened
+	fresh  bool     // the token at hand is the first of its line
+	doc    []string // comments for the next statement
 }
 
 func (p *parser) advance() {
