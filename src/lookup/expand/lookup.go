@@ -161,8 +161,7 @@ func (t *tree) aliases(ctx context.Context, n *node) (bool, error) {
 func (t *tree) forward(n *node, text []byte) (expanded bool, _ *mailerr.Error) {
 	list, err := aliases.ParseForward(text)
 	if err != nil {
-		t.Warnf("warn: forward file of user %s: %v", n.Text, err)
-		return false, listTrouble(err)
+		return false, listTrouble(fmt.Errorf("forward file of user %s: %w", n.Text, err))
 	}
 	for _, v := range list {
 		t.grow(n, n.action, v)
