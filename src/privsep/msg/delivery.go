@@ -26,7 +26,8 @@ type AgentReply struct {
 	Command  bool           // deliveries run a command, and count for mda limit
 	UID, GID uint32         // whom the delivery runs as
 	Name     string         // %{user.username} and $USER
-	Home     string         // %{user.directory} and $HOME
+	Home     string         // %{user.directory}
+	RunHome  string         // $HOME: of whom the delivery runs as
 }
 
 // AgentEnd tells parent that an agent gives no result and has been given up: its
@@ -56,7 +57,9 @@ type AgentConf struct {
 // DeliverChunk frames until Size bytes have come.
 type Deliver struct {
 	Envelope   mail.EnvelopeID
-	Name, Home string // of AgentReply
+	Name       string // of AgentReply
+	Home       string
+	RunHome    string
 	Sender     addr.Address
 	Rcpt       addr.Address
 	Dest       addr.Address
@@ -152,7 +155,8 @@ func (m *AgentReply) Append(b []byte) []byte {
 	b = AppendU32(b, m.UID)
 	b = AppendU32(b, m.GID)
 	b = AppendString(b, m.Name)
-	return AppendString(b, m.Home)
+	b = AppendString(b, m.Home)
+	return AppendString(b, m.RunHome)
 }
 
 // Parse implements Parser.
@@ -166,6 +170,7 @@ func (m *AgentReply) Parse(b []byte) error {
 	m.GID = r.U32()
 	m.Name = r.String()
 	m.Home = r.String()
+	m.RunHome = r.String()
 	return r.Done()
 }
 
@@ -220,6 +225,7 @@ func (m *Deliver) Append(b []byte) []byte {
 	b = AppendU64(b, uint64(m.Envelope))
 	b = AppendString(b, m.Name)
 	b = AppendString(b, m.Home)
+	b = AppendString(b, m.RunHome)
 	b = AppendAddress(b, m.Sender)
 	b = AppendAddress(b, m.Rcpt)
 	b = AppendAddress(b, m.Dest)
@@ -236,6 +242,7 @@ func (m *Deliver) Parse(b []byte) error {
 	m.Envelope = mail.EnvelopeID(r.U64())
 	m.Name = r.String()
 	m.Home = r.String()
+	m.RunHome = r.String()
 	m.Sender = r.Address()
 	m.Rcpt = r.Address()
 	m.Dest = r.Address()

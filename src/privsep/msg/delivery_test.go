@@ -15,7 +15,7 @@ func deliverySamples() []Parser {
 	full := mailerr.Temporary(452, 2, 2, "mail.maildir: disk quota exceeded", errors.New("write: disk quota exceeded"))
 	return []Parser{
 		&Agent{Gen: 3, Action: "local", User: "eve", Spawn: true},
-		&AgentReply{ID: 1 << 40, Command: true, UID: 1000, GID: 100, Name: "eve", Home: "/home/eve"},
+		&AgentReply{ID: 1 << 40, Command: true, UID: 1000, GID: 100, Name: "eve", Home: "/home/eve", RunHome: "/vmail"},
 		&AgentReply{Err: full, Stat: "Error (temporary failure)"},
 		&AgentEnd{ID: 9},
 		&AgentConf{
@@ -23,7 +23,7 @@ func deliverySamples() []Parser {
 			NoExec: true, NoCommand: true, LibExec: "/usr/libexec", SubAddrDelim: "+", Timeout: 300 * time.Second, UID: 1000,
 		},
 		&Deliver{
-			Envelope: 7<<32 | 9, Name: "eve", Home: "/home/eve", Sender: eve, Rcpt: eve, Dest: eve,
+			Envelope: 7<<32 | 9, Name: "eve", Home: "/home/eve", RunHome: "/vmail", Sender: eve, Rcpt: eve, Dest: eve,
 			Subaddress: "tag", Exec: "cat", Size: 5, Inline: true, Body: []byte("body\n"),
 		},
 		&Deliver{Size: 1 << 40},
