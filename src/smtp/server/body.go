@@ -65,6 +65,11 @@ func (b *body) refuse(err *mailerr.Error) {
 func (b *body) take(p []byte) (n int, done bool) {
 	rest := p
 	for len(rest) > 0 {
+		if b.plain() {
+			if rest = rest[b.takeLines(rest):]; len(rest) == 0 {
+				break
+			}
+		}
 		if !b.mid && rest[0] == '.' {
 			if len(rest) < 3 && bytes.HasPrefix(endMark, rest) {
 				break
@@ -83,6 +88,42 @@ func (b *body) take(p []byte) (n int, done bool) {
 }
 
 var endMark = []byte(".\r\n")
+
+// plain tells whether nothing is to be done to a line but to keep it.
+func (b *body) plain() bool { return !b.mid && b.line == nil && b.err == nil && b.head.InBody() }
+
+// takeLines is the fast path of take: it reads whole lines as long as they are
+// well formed and fit, and leaves the rest to takeLine. Bare CRs are counted
+// rather than looked for in each line.
+func (b *body) takeLines(p []byte) int {
+	out, used, lines := *b.out, 0, 0
+	for used < len(p) {
+		lf := bytes.IndexByte(p[used:], '\n')
+		if lf < 1 || lf > MaxLine || p[used+lf-1] != '\r' || len(out)+lf > cap(out) {
+			break
+		}
+		line := p[used : used+lf]
+		if line[0] == '.' {
+			if lf == len(endMark)-1 {
+				break
+			}
+			line = line[1:]
+		}
+		out = append(out, line...)
+		out[len(out)-1] = '\n' // in the place of CR
+		used += lf + 1
+		lines++
+	}
+	*b.out = out
+	b.size += int64(used - lines)
+	if b.size > b.max {
+		b.refuse(errTooBig)
+	}
+	if bytes.Count(p[:used], crByte) != lines {
+		b.refuse(errBare)
+	}
+	return used
+}
 
 // takeLine reads a line, or in the body of a message a part of one, at the head
 // of p, which is not empty. It returns 0 when more is needed first.

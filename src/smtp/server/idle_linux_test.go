@@ -1,0 +1,119 @@
+package server
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"opensmtpd/src/clock"
+	"opensmtpd/src/mlog"
+)
+
+// BenchmarkIdle measures what a connection costs that has said EHLO and waits:
+// proportional set size of the whole process (goroutine, socket, session), for
+// 10,000 at once, after they have been parked. The clients are another process.
+func BenchmarkIdle(b *testing.B) {
+	const n = 10000
+	srv := New(Config{Backend: nowhere{}, Clock: clock.NewSystem(), Log: mlog.New(deaf{}, false), NewID: rand.Uint64})
+	ctx, cancel := context.WithCancel(context.Background())
+	swept := make(chan struct{})
+	go func() { defer close(swept); srv.Run(ctx) }()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	l := &Listener{Hostname: "mx.example.com", Settings: Settings{MaxMails: 100, MaxRcpt: 1000, MaxSize: 1 << 20}}
+	accepted := make(chan struct{})
+	go func() {
+		defer close(accepted)
+		for {
+			nc, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			srv.Serve(nc, l, Client{Addr: nc.RemoteAddr().(*net.TCPAddr).AddrPort()})
+		}
+	}()
+	b.ResetTimer()
+	for range b.N {
+		before := pss(b)
+		client := exec.Command(os.Args[0], "-test.run=^TestIdleClients$")
+		client.Env = append(os.Environ(), "IDLE_CLIENTS="+ln.Addr().String()+" "+fmt.Sprint(n))
+		client.Stderr = os.Stderr
+		stop, _ := client.StdinPipe()
+		out, _ := client.StdoutPipe()
+		if err := client.Start(); err != nil {
+			b.Fatal(err)
+		}
+		if _, err := bufio.NewReader(out).ReadString('\n'); err != nil {
+			b.Fatal(err)
+		}
+		atOnce := pss(b)
+		wait, _ := clock.NewSystem().After(2 * (parkAfter + sweepEvery))
+		<-wait
+		b.ReportMetric(float64(atOnce-before)/n, "B/conn-at-once")
+		b.ReportMetric(float64(pss(b)-before)/n, "B/conn-parked")
+		stop.Close()
+		_ = client.Wait()
+	}
+	ln.Close()
+	<-accepted
+	srv.Stop(context.Background())
+	cancel()
+	<-swept
+}
+
+// deaf is a log that nobody reads; lines are made all the same.
+type deaf struct{}
+
+func (deaf) Line(mlog.Priority, string) {}
+
+// pss reads the proportional set size of this process, in bytes.
+func pss(b *testing.B) int64 {
+	text, err := os.ReadFile("/proc/self/smaps_rollup")
+	if err != nil {
+		b.Skip(err)
+	}
+	_, rest, _ := strings.Cut(string(text), "\nPss:")
+	var kib int64
+	if _, err := fmt.Sscan(rest, &kib); err != nil {
+		b.Fatal(err)
+	}
+	return kib << 10
+}
+
+// TestIdleClients is the other process of BenchmarkIdle.
+func TestIdleClients(t *testing.T) {
+	var addr string
+	var n int
+	if _, err := fmt.Sscan(os.Getenv("IDLE_CLIENTS"), &addr, &n); err != nil {
+		t.Skip("only for BenchmarkIdle")
+	}
+	for range n {
+		nc, err := net.DialTimeout("tcp", addr, 10*time.Second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer nc.Close()
+		var b [512]byte
+		if _, err := nc.Read(b[:]); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(nc, "EHLO client.example.org\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := nc.Read(b[:]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	fmt.Println("ready")
+	_, _ = io.Copy(io.Discard, os.Stdin)
+}
