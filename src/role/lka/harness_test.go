@@ -293,15 +293,15 @@ type request struct {
 	fail  *mailerr.Error
 }
 
-func (r *request) From() proc.Role                   { return r.from }
-func (r *request) Type() msg.Type                    { return r.body.Type() }
-func (r *request) Body() []byte                      { return r.body.Append(nil) }
-func (r *request) Parse(m msg.Parser) error          { return m.Parse(r.Body()) }
-func (r *request) File() *os.File                    { return nil }
-func (r *request) Row(msg.Message)                   {}
-func (r *request) Reply(m msg.Message)               { r.reply = m }
+func (r *request) From() proc.Role                     { return r.from }
+func (r *request) Type() msg.Type                      { return r.body.Type() }
+func (r *request) Body() []byte                        { return r.body.Append(nil) }
+func (r *request) Parse(m msg.Parser) error            { return m.Parse(r.Body()) }
+func (r *request) File() *os.File                      { return nil }
+func (r *request) Row(msg.Message)                     {}
+func (r *request) Reply(m msg.Message)                 { r.reply = m }
 func (r *request) ReplyFile(m msg.Message, _ *os.File) { r.reply = m }
-func (r *request) Fail(err *mailerr.Error)           { r.fail = err }
+func (r *request) Fail(err *mailerr.Error)             { r.fail = err }
 
 // ask sends m through the role's table of handlers.
 func ask(t *testing.T, ctx context.Context, r *Role, from proc.Role, m msg.Message) (msg.Message, *mailerr.Error) {
