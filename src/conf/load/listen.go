@@ -127,6 +127,9 @@ func (r *resolver) addresses(l *conf.Listen) ([]netip.Addr, bool) {
 	if l.On == "egress" {
 		return r.egress(pos)
 	}
+	if addrs := r.ofGroup(l.On); len(addrs) > 0 {
+		return addrs, true
+	}
 	if r.ifsErr != nil {
 		r.diags.Errorf(pos, "interfaces: %v", r.ifsErr)
 		return nil, false
@@ -183,6 +186,19 @@ func (r *resolver) ofInterface(name string) ([]netip.Addr, bool) {
 		}
 	}
 	return nil, false
+}
+
+// ofGroup returns the addresses of the interfaces in a group: all of them are in
+// "all", and where DriverGroups holds, em0 and em1 are in "em".
+func (r *resolver) ofGroup(name string) []netip.Addr {
+	var addrs []netip.Addr
+	for _, i := range r.interfaces() {
+		driver := strings.TrimRight(i.Name, "0123456789")
+		if name == "all" || r.m.DriverGroups && driver == name && driver != i.Name {
+			addrs = append(addrs, i.Addrs...)
+		}
+	}
+	return addrs
 }
 
 // egress returns the addresses of the interfaces that default routes point to.

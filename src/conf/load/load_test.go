@@ -133,6 +133,17 @@ func TestResolve(t *testing.T) {
 		"an egress interface": {text: "listen on egress\n", change: func(m *Machine) {
 			m.Interfaces = func() ([]Interface, error) { return []Interface{{Name: "egress", Addrs: []netip.Addr{v4}}}, nil }
 		}, want: "tcp:127.0.0.1:25"},
+		"all": {text: "listen on all\n", change: func(m *Machine) {
+			m.Interfaces = func() ([]Interface, error) {
+				return []Interface{{Name: "em0", Addrs: []netip.Addr{v4}}, {Name: "em1", Addrs: []netip.Addr{v6}}}, nil
+			}
+		}, want: "tcp:127.0.0.1:25 tcp:[::1]:25"},
+		"a driver": {text: "listen on em\n", change: func(m *Machine) {
+			m.DriverGroups = true
+			m.Interfaces = func() ([]Interface, error) {
+				return []Interface{{Name: "em0", Addrs: []netip.Addr{v4}}, {Name: "em1", Addrs: []netip.Addr{v6}}, {Name: "re0"}}, nil
+			}
+		}, want: "tcp:127.0.0.1:25 tcp:[::1]:25"},
 		"known services":   {text: "listen on lo port submission\nlisten on lo port smtps\n", want: "tcp:127.0.0.1:587 tcp:127.0.0.1:465"},
 		"the same twice":   {text: "listen on lo\nlisten on 127.0.0.1\n", fails: "127.0.0.1:25 is listened on twice"},
 		"a mapped address": {text: "listen on \"::ffff:192.0.2.1\"\n", want: "tcp:192.0.2.1:25"},

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"os/user"
+	"runtime"
 	"strings"
 	"time"
 
@@ -36,6 +37,9 @@ type Machine struct {
 	Interfaces func() ([]Interface, error)
 	// Egress returns the names of the interfaces that default routes point to.
 	Egress func() ([]string, error)
+	// DriverGroups tells that interfaces are in the group of their driver, as
+	// on BSD.
+	DriverGroups bool
 	// UserExists tells whether the system knows the user; nil: not asked.
 	UserExists func(name string) (bool, error)
 
@@ -55,20 +59,21 @@ type Interface struct {
 // System returns the machine that we run on.
 func System() Machine {
 	return Machine{
-		ReadFile:   os.ReadFile,
-		Open:       func(name string) (fs.File, error) { return os.Open(name) },
-		Stat:       os.Stat,
-		Owner:      owner,
-		UID:        uint32(os.Geteuid()),
-		Hostname:   os.Hostname,
-		Canonical:  canonical,
-		LookupIP:   lookupIP,
-		LookupPort: func(ctx context.Context, s string) (int, error) { return net.DefaultResolver.LookupPort(ctx, "tcp", s) },
-		Interfaces: interfaces,
-		Egress:     egress,
-		UserExists: userExists,
-		MailName:   "/etc/mail/mailname",
-		LibExec:    "/usr/local/libexec/smtpd",
+		ReadFile:     os.ReadFile,
+		Open:         func(name string) (fs.File, error) { return os.Open(name) },
+		Stat:         os.Stat,
+		Owner:        owner,
+		UID:          uint32(os.Geteuid()),
+		Hostname:     os.Hostname,
+		Canonical:    canonical,
+		LookupIP:     lookupIP,
+		LookupPort:   func(ctx context.Context, s string) (int, error) { return net.DefaultResolver.LookupPort(ctx, "tcp", s) },
+		Interfaces:   interfaces,
+		Egress:       egress,
+		DriverGroups: runtime.GOOS != "linux",
+		UserExists:   userExists,
+		MailName:     "/etc/mail/mailname",
+		LibExec:      "/usr/local/libexec/smtpd",
 	}
 }
 

@@ -30,7 +30,9 @@ func Print(cfg *conf.Config) (string, error) {
 	p.listens()
 	p.actions()
 	p.matches()
-	p.gap()
+	if len(cfg.Trailer) > 0 {
+		p.gap()
+	}
 	for _, c := range cfg.Trailer {
 		p.b.WriteString(c + "\n")
 	}

@@ -270,7 +270,6 @@ func (p *printer) matches() {
 		}
 		p.stmt(&m.Node, o.words...)
 	}
-	p.gap()
 }
 
 func (o *opts) from(m *conf.Match) {
