@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 
 	"golang.org/x/sys/unix"
 )
@@ -15,7 +16,65 @@ import (
 // which is for those who act with the rights of the file's user, it follows no
 // link at the end of the path and takes no file with a second name.
 func Open(path string, links bool) (*os.File, error) {
-	flags := unix.O_RDWR | unix.O_APPEND | unix.O_CREAT | unix.O_NONBLOCK | unix.O_CLOEXEC
+	return open(path, unix.O_CREAT, links)
+}
+
+// OpenFor opens the mailbox of a user on behalf of somebody with more rights,
+// who owns the directory. A mailbox that is not there is made and given to the
+// user; one that belongs to somebody else is refused.
+func OpenFor(path string, uid, gid uint32) (*os.File, error) {
+	f, err := open(path, 0, false)
+	if errors.Is(err, fs.ErrNotExist) {
+		return create(path, uid, gid)
+	}
+	if err != nil {
+		return nil, err
+	}
+	var st unix.Stat_t
+	if err := control(f, func(fd int) error { return unix.Fstat(fd, &st) }); err != nil {
+		f.Close()
+		return nil, err
+	}
+	if st.Uid != uid {
+		f.Close()
+		return nil, &fs.PathError{Op: "open", Path: path, Err: fmt.Errorf("belongs to uid %d", st.Uid)}
+	}
+	return f, nil
+}
+
+// create makes the mailbox; what fails leaves none behind, since one of the wrong
+// owner would be refused ever after.
+func create(path string, uid, gid uint32) (*os.File, error) {
+	f, err := open(path, unix.O_CREAT|unix.O_EXCL, false)
+	if err != nil {
+		return nil, err
+	}
+	err = f.Chown(int(uid), int(gid))
+	if err == nil {
+		err = f.Chmod(0o600)
+	}
+	if err == nil {
+		err = syncDir(filepath.Dir(path))
+	}
+	if err != nil {
+		os.Remove(path)
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+func syncDir(path string) error {
+	d, err := os.Open(path)
+	if err != nil {
+		return nil // may be written but not read
+	}
+	defer d.Close()
+	return d.Sync()
+}
+
+func open(path string, flags int, links bool) (*os.File, error) {
+	flags |= unix.O_RDWR | unix.O_APPEND | unix.O_NONBLOCK | unix.O_CLOEXEC
 	if !links {
 		flags |= unix.O_NOFOLLOW
 	}
@@ -59,11 +118,15 @@ func (s System) Lock(on bool) error {
 	if !on {
 		l.Type = unix.F_UNLCK
 	}
-	raw, err := s.SyscallConn()
+	return control(s.File, func(fd int) error { return unix.FcntlFlock(uintptr(fd), unix.F_SETLK, &l) })
+}
+
+func control(f *os.File, do func(fd int) error) error {
+	raw, err := f.SyscallConn()
 	if err != nil {
 		return fmt.Errorf("mailbox: %w", err)
 	}
-	err2 := raw.Control(func(fd uintptr) { err = unix.FcntlFlock(fd, unix.F_SETLK, &l) })
+	err2 := raw.Control(func(fd uintptr) { err = do(int(fd)) })
 	if err == nil {
 		err = err2
 	}
