@@ -183,9 +183,9 @@ func (j *job) prepare() (err error) {
 		return err
 	}
 	for _, a := range j.options.operands {
-		list, err := parseList(a)
+		list, err := parseArgument(a)
 		if err != nil {
-			return &usageError{invoke.Usage, fmt.Sprintf("%v: %s", err, a)}
+			return &usageError{invoke.Usage, fmt.Sprintf("%v: %q", err, a)}
 		}
 		j.rcpts = append(j.rcpts, list...)
 	}
@@ -221,15 +221,24 @@ func (j *job) fromHeader() error {
 	return nil
 }
 
+// parseArgument is parseList for what is not a header, in which lines are not
+// folded.
+func parseArgument(s string) ([]string, error) {
+	if strings.ContainsFunc(s, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }) {
+		return nil, errAddress
+	}
+	return parseList(s)
+}
+
 // sender is the envelope sender unless the header says otherwise: the argument
 // of -f, which may be "<>", or the user.
 func sender(o options, user User) (string, error) {
 	if !o.fromSet {
 		return user.Login, nil
 	}
-	list, err := parseList(o.from)
+	list, err := parseArgument(o.from)
 	if err != nil || len(list) > 1 {
-		return "", &usageError{invoke.Usage, "invalid sender address: " + o.from}
+		return "", &usageError{invoke.Usage, fmt.Sprintf("invalid sender address: %q", o.from)}
 	}
 	if len(list) == 0 {
 		return "", nil
