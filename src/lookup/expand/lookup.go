@@ -129,10 +129,8 @@ func (t *tree) user(ctx context.Context, n *node) *mailerr.Error {
 	switch {
 	case err != nil:
 		return trouble(err)
-	case info.Err != nil && info.Err.Class == mailerr.Perm:
-		return listProblem(info.Err)
 	case info.Err != nil:
-		return listTrouble(info.Err)
+		return info.Err
 	case !info.Found:
 		return invalidRecipient()
 	}

@@ -229,11 +229,12 @@ func (p parentPeer) user(m *msg.UserInfo) msg.UserInfoReply {
 		return u
 	}
 	if text, ok := p.files["refused "+u.Home]; ok {
-		class := mailerr.Permanent
+		cause := errors.New(strings.TrimSpace(text))
+		u.Err = mailerr.Permanent(524, 2, 4, "Mailing list expansion problem", cause)
 		if strings.HasPrefix(text, "temporary") {
-			class = mailerr.Temporary
+			u.Err = mailerr.Temporary(424, 2, 4, "Mailing list expansion problem", cause)
 		}
-		return msg.UserInfoReply{Err: class(451, 2, 0, "forward", errors.New(strings.TrimSpace(text)))}
+		return u
 	}
 	text, ok := p.files[u.Home+"/.forward"]
 	u.HasForward, u.Forward = ok, []byte(text)
