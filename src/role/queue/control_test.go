@@ -77,7 +77,7 @@ func TestList(t *testing.T) {
 }
 
 func TestListPages(t *testing.T) {
-	d := run(t, options{paused: []string{"mda"}})
+	d := run(t, options{paused: []string{"mda"}, segment: 64 << 20})
 	const n = 3000
 	var mine mail.MessageID
 	for i := range n {

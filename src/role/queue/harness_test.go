@@ -2,7 +2,6 @@ package queue
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -52,6 +51,7 @@ type options struct {
 	relayer Relayer
 	paused  []string
 	grace   time.Duration
+	segment int64
 	agent   func(*mda.Delivery) mda.Result // nil: everything succeeds
 	expand  func(*msg.Expand) *mailerr.Error
 }
@@ -96,6 +96,7 @@ func prepare(t *testing.T, o options) *daemon {
 		t.Fatal(err)
 	}
 	r.pool = d.agents
+	r.segment = max(o.segment, 1<<20)
 	d.Role = r
 	return d
 }
@@ -372,7 +373,6 @@ func (l *fakeLog) wait(s string) string {
 	}
 }
 
-
 // idle waits until nothing is in flight and no report is being made.
 func (d *daemon) idle() {
 	d.until(func() bool {
@@ -382,7 +382,7 @@ func (d *daemon) idle() {
 }
 
 // until waits until cond, asked with the lock held, is true. Whatever changes
-// ends in a poke, so that the loop's own wait is what is waited for here.
+// pokes Run.
 func (d *daemon) until(cond func() bool) {
 	for {
 		d.mu.Lock()
@@ -391,9 +391,7 @@ func (d *daemon) until(cond func() bool) {
 		if ok {
 			return
 		}
-		if err := d.store.Flush(context.Background()); err != nil && !errors.Is(err, disk.ErrCrashed) {
-			d.t.Logf("flush: %v", err)
-		}
+		<-d.pumped
 	}
 }
 

@@ -5,7 +5,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"opensmtpd/src/mail"
 	"opensmtpd/src/mda"
@@ -227,7 +226,7 @@ func diskFault(t *testing.T, errno syscall.Errno, code int, how string) {
 // recovered waits until mail is taken again.
 func (d *daemon) recovered() {
 	d.until(func() bool {
-		d.clock.Advance(time.Second)
+		d.clock.Advance(spaceEvery) // longer than the journal waits, too
 		return d.intake.closed() == nil
 	})
 }
@@ -281,7 +280,7 @@ func TestUnfinishedData_CVE_2015_7687(t *testing.T) {
 		ids = append(ids, (<-d.send(&msg.ReserveIDs{N: 4096}).reply).(*msg.ReservedIDs).IDs...)
 	}
 	for i, id := range ids[:n] {
-		if i == n/10 { // strangers have filled the disk to the floor
+		if i == n/100 { // strangers have filled the disk to the floor
 			d.disk.SetSpace(disk.Space{Bytes: 4, Inodes: 90})
 			d.clock.Advance(spaceEvery)
 			if m := <-d.disp.intake; m.Open {
@@ -290,8 +289,8 @@ func TestUnfinishedData_CVE_2015_7687(t *testing.T) {
 		}
 		chunk("x")(d, id)
 	}
-	if have := len(d.files("incoming")); have != n/10 {
-		t.Errorf("%d bodies on disk, want the %d from before the floor", have, n/10)
+	if have := len(d.files("incoming")); have != n/100 {
+		t.Errorf("%d bodies on disk, want the %d from before the floor", have, n/100)
 	}
 	for _, id := range ids {
 		discard(d, id)

@@ -41,6 +41,7 @@ func (r *Role) storeIntake(err *mailerr.Error) {
 	r.intake.store = err
 	r.mu.Unlock()
 	r.tell()
+	r.poke()
 }
 
 // watchSpace looks at the file system when it is time to.

@@ -61,13 +61,15 @@ type Role struct {
 	count   counters
 	session atomic.Uint64 // of the last delivery, for the log
 
-	checkOwner bool // of the spool
+	checkOwner bool  // of the spool
+	segment    int64 // bytes of a journal segment; 0: as the store likes
 
 	ready chan struct{} // closed when store may be used
 	store *store.Store
 
 	wake     chan struct{} // tells Run that there may be something to do
 	announce chan struct{} // tells Run that intake may have changed
+	pumped   chan struct{} // tells a test that Run has done what was due
 	work     sync.WaitGroup
 
 	conf atomic.Pointer[generation]
@@ -94,7 +96,7 @@ func New(env proc.Env, o Options) (*Role, error) {
 	}
 	r := &Role{
 		env: env, relayer: o.Relayer, disk: o.Disk,
-		ready: make(chan struct{}), wake: make(chan struct{}, 1), announce: make(chan struct{}, 1),
+		ready: make(chan struct{}), wake: make(chan struct{}, 1), announce: make(chan struct{}, 1), pumped: make(chan struct{}, 1),
 		prepared: make(map[mail.Gen]*generation),
 		updated:  updated{envs: make(map[mail.EnvelopeID]*envelope.Envelope)},
 	}
@@ -150,7 +152,7 @@ func (r *Role) Run(ctx context.Context) error {
 		return fmt.Errorf("spool: %w", err)
 	}
 	s, err := store.Open(ctx, fs, store.Options{
-		Clock: r.env.Clock, Log: r.env.Log, Intake: r.storeIntake,
+		Clock: r.env.Clock, Log: r.env.Log, Intake: r.storeIntake, SegmentSize: r.segment,
 		CheckOwner: r.checkOwner, Owner: uint32(os.Geteuid()),
 	})
 	if err != nil {
@@ -252,6 +254,10 @@ func (r *Role) loop(ctx, working context.Context) {
 	defer func() { cancel() }()
 	for {
 		at := r.pump(working)
+		select {
+		case r.pumped <- struct{}{}:
+		default:
+		}
 		if alarm == nil || at < rings {
 			cancel()
 			rings = at

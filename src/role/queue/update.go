@@ -55,6 +55,9 @@ func (r *Role) envelope(id mail.EnvelopeID) (envelope.Envelope, error) {
 func (r *Role) forgetUpdates() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.intake.store != nil {
+		return // what could not be written waits there
+	}
 	u := &r.updated
 	limit := r.env.Clock.Mono() - updateSeen
 	for len(u.order) > 0 && u.order[0].at < limit {
