@@ -30,6 +30,11 @@ func (l *Logger) Confined(role string, layers, missing []string) {
 	l.Debugf("%s", line)
 }
 
+// NotConfined tells that the system confines a process by nothing but its user.
+func (l *Logger) NotConfined(role string) {
+	l.Warnf("warn: %s: this system confines the process neither by Landlock nor by seccomp nor otherwise", role)
+}
+
 // NothingDropped tells that the daemon runs as root and stays so.
 func (l *Logger) NothingDropped(dir string) {
 	l.Warnf("warn: %s belongs to root: no privileges are dropped, and only loopback is served", dir)

@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -36,7 +37,12 @@ type Birth struct {
 // Born reads the Hello. The error is ErrOtherBuild for a parent of another
 // build, who is told so.
 func Born() (*Birth, error) {
-	f, err := imsg.Inherited(helloFD)
+	fd := helloFD
+	if n, err := strconv.Atoi(os.Getenv(helloEnv)); err == nil {
+		fd = n
+		os.Unsetenv(helloEnv)
+	}
+	f, err := imsg.Inherited(fd)
 	if err != nil {
 		return nil, fmt.Errorf("this name is for processes that smtpd starts itself: %w", err)
 	}
@@ -89,8 +95,16 @@ func (b *Birth) Role() Role { return Role(b.Hello.Role) }
 // Close ends the connection of a process that needs no more than its Hello.
 func (b *Birth) Close() { b.conn.Close() }
 
-// Passed returns the n-th descriptor, from 0, that came along behind the Hello.
+// Passed returns the n-th descriptor, from 0, that came along behind the Hello:
+// a socket.
 func Passed(n int) (*os.File, error) { return imsg.Inherited(helloFD + 1 + n) }
+
+// PassedFile is Passed for a descriptor of any kind.
+func PassedFile(n int) *os.File {
+	fd := helloFD + 1 + n
+	syscall.CloseOnExec(fd)
+	return os.NewFile(uintptr(fd), "passed")
+}
 
 // whileFree does what cannot be done any more in a chroot without system calls
 // for it.

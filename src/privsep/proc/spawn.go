@@ -29,8 +29,12 @@ func IsReexec(args []string) bool {
 	return len(args) == 1 && strings.HasPrefix(args[0], titlePrefix)
 }
 
-// helloFD is where a re-executed process finds its Hello.
-const helloFD = 3
+// A re-executed process finds its Hello at descriptor 3, or, when it took the
+// place of the process that started it, where the environment says.
+const (
+	helloFD  = 3
+	helloEnv = "SMTPD_HELLO"
+)
 
 // Start says how to re-execute smtpd.
 type Start struct {
@@ -104,6 +108,26 @@ func Handoff(h *msg.Hello) (*os.File, error) {
 	}
 	conn.WaitBelow(0)
 	return theirs, nil
+}
+
+// Become runs the program again in this very process, under another title; who
+// waits for the process sees no difference. It returns only when that failed.
+func Become(title string, h *msg.Hello) error {
+	f, err := Handoff(h)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	self, err := Self()
+	if err != nil {
+		return fmt.Errorf("finding the program: %w", err)
+	}
+	fd, err := syscall.Dup(int(f.Fd())) // without close-on-exec
+	if err != nil {
+		return os.NewSyscallError("dup", err)
+	}
+	env := append(os.Environ(), fmt.Sprintf("%s=%d", helloEnv, fd))
+	return os.NewSyscallError("exec", syscall.Exec(self, []string{Title(title)}, env))
 }
 
 // Child is a role's process as its parent sees it.

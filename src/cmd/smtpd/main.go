@@ -1,0 +1,84 @@
+// Command smtpd is the mail server: see smtpd(8). It checks its command line,
+// tests a configuration with -n, and otherwise becomes the parent process,
+// which starts the others. Each of them is this program again, under another
+// name.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"opensmtpd/src/conf/diag"
+	"opensmtpd/src/conf/load"
+	"opensmtpd/src/conf/printer"
+	"opensmtpd/src/privsep/proc"
+	"opensmtpd/src/version"
+)
+
+func main() {
+	os.Exit(run(context.Background(), os.Args, os.Stdin, os.Stdout, os.Stderr))
+}
+
+// run is the program: it returns the exit status.
+func run(ctx context.Context, args []string, _ io.Reader, stdout, stderr io.Writer) int {
+	if proc.IsReexec(args) {
+		return reexecuted(ctx, stderr)
+	}
+	o, err := parse(args[1:])
+	switch {
+	case errors.Is(err, errHelp):
+		fmt.Fprintf(stderr, "version: %s %s\n%s\n", version.Name, version.Number, usage)
+		return proc.ExitFailure // as OpenSMTPD does
+	case err != nil:
+		fmt.Fprintf(stderr, "smtpd: %v\n%s\n", err, usage)
+		return proc.ExitFailure
+	}
+	for _, w := range o.warnings {
+		fmt.Fprintf(stderr, "smtpd: warning: %s\n", w)
+	}
+	if o.check {
+		return check(ctx, o, stdout, stderr)
+	}
+	if err := launch(o, stderr); err != nil {
+		var st exitStatus
+		if errors.As(err, &st) {
+			return int(st)
+		}
+		fmt.Fprintf(stderr, "smtpd: %v\n", err)
+		return proc.ExitFailure
+	}
+	return proc.ExitOK
+}
+
+// check is -n: it says what is wrong with a configuration, or, with -C, writes
+// it in another form.
+func check(ctx context.Context, o options, stdout, stderr io.Writer) int {
+	loaded, diags := load.File(ctx, load.System(), o.conf, o.macros)
+	least := diag.Warning
+	if o.verbose {
+		least = diag.Note
+	}
+	if err := diags.Write(stderr, least); err != nil || diags.HasErrors() {
+		return proc.ExitFailure
+	}
+	switch o.convert {
+	case "conf":
+		text, err := printer.Print(loaded.Config)
+		if err == nil {
+			_, err = io.WriteString(stdout, text)
+		}
+		if err != nil {
+			fmt.Fprintf(stderr, "smtpd: %v\n", err)
+			return proc.ExitFailure
+		}
+	case "hcl":
+		fmt.Fprintln(stderr, "smtpd: -C hcl: this build cannot write a configuration as HCL")
+		return proc.ExitFailure
+	default:
+		fmt.Fprintln(stderr, "configuration OK")
+	}
+	return proc.ExitOK
+}
