@@ -58,7 +58,9 @@ type World interface {
 	Include(ctx context.Context, path string) (text []byte, found bool, err error)
 	// Warnf writes a line for the administrator.
 	Warnf(format string, args ...any)
-	// Tracef writes a line of the expand trace, when that is on.
+	// Tracing tells whether the expand trace is on.
+	Tracing() bool
+	// Tracef writes a line of the expand trace.
 	Tracef(format string, args ...any)
 }
 
@@ -75,14 +77,19 @@ type Delivery struct {
 // Expand returns the deliveries for subject.Rcpt, at least one, or the reply that
 // refuses it; the text of that does not name the recipient.
 func Expand(ctx context.Context, c *Config, w World, subject *ruleset.Subject) ([]Delivery, *mailerr.Error) {
-	t := &tree{Config: c, World: w, subject: *subject, seen: make(map[key]struct{}), users: make(map[userKey]*msg.UserInfoReply)}
+	t := &tree{
+		Config: c, World: w, tracing: w.Tracing(), subject: *subject,
+		seen: make(map[key]struct{}), users: make(map[userKey]*msg.UserInfoReply),
+	}
 	t.grow(nil, nil, aliases.Value{Kind: aliases.Address, Addr: subject.Rcpt})
 	for t.next < len(t.nodes) {
 		n := t.nodes[t.next]
 		t.nodes[t.next] = nil
 		t.next++
 		if err := t.visit(ctx, n); err != nil {
-			t.Tracef("expand: %v: %v", n, err)
+			if t.tracing {
+				t.Tracef("expand: %v: %v", n, err)
+			}
 			return nil, err
 		}
 	}
@@ -96,6 +103,7 @@ func Expand(ctx context.Context, c *Config, w World, subject *ruleset.Subject) (
 type tree struct {
 	*Config
 	World
+	tracing bool // known once, so that nothing is formatted in vain
 	subject ruleset.Subject
 	nodes   []*node // in the order of their making; those before next are done
 	next    int
@@ -164,7 +172,9 @@ func (t *tree) grow(parent *node, action *Action, v aliases.Value) {
 	}
 	k := n.key()
 	if _, dup := t.seen[k]; dup {
-		t.Tracef("expand: %v: known, discarded", n)
+		if t.tracing {
+			t.Tracef("expand: %v: known, discarded", n)
+		}
 		return
 	}
 	t.seen[k] = struct{}{}
@@ -173,7 +183,9 @@ func (t *tree) grow(parent *node, action *Action, v aliases.Value) {
 
 // visit does what a node asks for: makes more nodes, or deliveries.
 func (t *tree) visit(ctx context.Context, n *node) *mailerr.Error {
-	t.Tracef("expand: %v", n)
+	if t.tracing {
+		t.Tracef("expand: %v", n)
+	}
 	if n.depth >= MaxDepth || len(t.nodes) > MaxNodes {
 		return listProblem(nil)
 	}
@@ -195,17 +207,15 @@ func (t *tree) address(ctx context.Context, n *node) *mailerr.Error {
 	s.Rcpt = n.Addr
 	s.Internal = s.Internal || n.parent != nil
 	rule, err := t.Rules.Match(ctx, &s)
-	switch {
-	case err != nil:
+	if err != nil {
 		return trouble(err)
-	case rule == nil:
-		t.Tracef("expand: no rule matched")
-		return invalidRecipient()
-	case rule.Reject:
-		t.Tracef("expand: rule #%d matched: %v", rule.Number, rule)
+	}
+	if t.tracing {
+		t.Tracef("expand: %s", outcome(rule))
+	}
+	if rule == nil || rule.Reject {
 		return invalidRecipient()
 	}
-	t.Tracef("expand: rule #%d matched: %v", rule.Number, rule)
 	a := t.Actions[rule.Action]
 	if a == nil {
 		return mailerr.Local(fmt.Errorf("rule %d names no action %q", rule.Number, rule.Action))
@@ -226,6 +236,13 @@ func (t *tree) address(ctx context.Context, n *node) *mailerr.Error {
 		t.grow(n, a, aliases.Value{Kind: aliases.User, Text: addr.Lower(n.Addr.Local)})
 	}
 	return nil
+}
+
+func outcome(rule *ruleset.Rule) string {
+	if rule == nil {
+		return "no rule matched"
+	}
+	return fmt.Sprintf("rule #%d matched: %v", rule.Number, rule)
 }
 
 // external delivers to a command or a file. Root's may not, and what a rule

@@ -80,7 +80,7 @@ func answers(t *testing.T, text, questions string) string {
 	return b.String()
 }
 
-func question(t *testing.T, line string) *msg.Expand {
+func question(t testing.TB, line string) *msg.Expand {
 	m := &msg.Expand{Gen: 1, Session: 0xabc, Message: 0x11223344}
 	m.Client.Socket = true
 	for _, w := range strings.Fields(line) {
@@ -114,7 +114,7 @@ func question(t *testing.T, line string) *msg.Expand {
 	return m
 }
 
-func answer(t *testing.T, s *system, r *Role, m *msg.Expand) string {
+func answer(t testing.TB, s *system, r *Role, m *msg.Expand) string {
 	s.sent, s.asked = nil, nil
 	reply, fail := ask(t, t.Context(), r, proc.Dispatcher, m)
 	var b strings.Builder

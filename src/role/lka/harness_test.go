@@ -32,7 +32,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // system is all that is around the role: files, users, the other processes.
 type system struct {
-	t     *testing.T
+	t     testing.TB
 	clock *clock.Fake
 	files map[string]string // by absolute path
 	users map[string]msg.UserInfoReply
@@ -48,7 +48,7 @@ type system struct {
 
 // newSystem reads files in sections, "-- path --", with the users in one called
 // users, as name:uid:gid:home.
-func newSystem(t *testing.T, text string) *system {
+func newSystem(t testing.TB, text string) *system {
 	t.Helper()
 	s := &system{
 		t: t, clock: clock.NewFake(time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)),
@@ -305,7 +305,7 @@ func (r *request) ReplyFile(m msg.Message, _ *os.File) { r.reply = m }
 func (r *request) Fail(err *mailerr.Error)             { r.fail = err }
 
 // ask sends m through the role's table of handlers.
-func ask(t *testing.T, ctx context.Context, r *Role, from proc.Role, m msg.Message) (msg.Message, *mailerr.Error) {
+func ask(t testing.TB, ctx context.Context, r *Role, from proc.Role, m msg.Message) (msg.Message, *mailerr.Error) {
 	t.Helper()
 	for _, h := range r.Handlers() {
 		if h.From == from && h.Type == m.Type() {

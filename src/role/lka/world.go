@@ -71,9 +71,8 @@ func (w world) Include(ctx context.Context, path string) ([]byte, bool, error) {
 // Warnf implements expand.World.
 func (w world) Warnf(format string, args ...any) { w.log.Warnf(format, args...) }
 
+// Tracing implements expand.World.
+func (w world) Tracing() bool { return w.trace }
+
 // Tracef implements expand.World.
-func (w world) Tracef(format string, args ...any) {
-	if w.trace {
-		w.log.Infof(format, args...)
-	}
-}
+func (w world) Tracef(format string, args ...any) { w.log.Infof(format, args...) }
