@@ -95,7 +95,7 @@ func (a *agentProcess) Kill() {
 func (p *Parent) newDeliveries() *Deliveries {
 	return NewDeliveries(DeliveryOptions{
 		Clock: p.clock, Log: p.log, Spawn: spawner{p}, Config: p.config, UserBase: p.userBase,
-		Users: &Users{}, MailDir: paths.MailDir, LibExec: libExec(),
+		Users: p.users, MailDir: paths.MailDir, LibExec: libExec(),
 		Daemon: p.who.daemon, Unprivileged: p.who.unprivileged,
 	})
 }

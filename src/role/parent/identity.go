@@ -2,11 +2,11 @@ package parent
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
-	"os/exec"
 	"os/user"
 	"strconv"
 	"strings"
@@ -24,18 +24,20 @@ type identities struct {
 	operators []uint32
 }
 
-// identify finds out who the roles will be.
-func (p *Parent) identify() (identities, error) {
+// identify finds out who the roles will be, and whom mail can be for.
+func (p *Parent) identify(ctx context.Context) (identities, error) {
 	if p.opt.Paths.State != "" {
 		me := User{UID: uint32(os.Getuid()), GID: uint32(os.Getgid())}
 		if u, err := user.Current(); err == nil {
 			me.Name, me.Home = u.Username, u.HomeDir
 		}
+		p.users = OnlyUser(me)
 		return identities{daemon: me, queue: me, unprivileged: true, rootAlone: me.UID == 0}, nil
 	}
+	p.users = NewUsers(p.clock)
 	var who identities
 	for name, to := range map[string]*User{paths.User: &who.daemon, paths.QueueUser: &who.queue} {
-		u, err := systemUser(name)
+		u, err := p.systemUser(ctx, name)
 		if err != nil {
 			return who, err
 		}
@@ -51,35 +53,16 @@ func (p *Parent) identify() (identities, error) {
 	return who, p.checkChroot()
 }
 
-// systemUser finds one of the users that the installation makes: in
-// /etc/passwd, else by getent(1), which knows directories too.
-func systemUser(name string) (User, error) {
-	u, err := user.Lookup(name)
-	if err == nil {
-		return parseUser(name, u.Uid, u.Gid, u.HomeDir)
+// systemUser finds one of the users that the installation makes.
+func (p *Parent) systemUser(ctx context.Context, name string) (User, error) {
+	u, found, err := p.users.Lookup(ctx, name)
+	if err != nil {
+		return User{}, fmt.Errorf("user %s: %w", name, err)
 	}
-	if out, gerr := exec.Command("getent", "passwd", name).Output(); gerr == nil {
-		if f := strings.Split(strings.TrimSpace(string(out)), ":"); len(f) == 7 {
-			return parseUser(name, f[2], f[3], f[5])
-		}
-	}
-	var unknown user.UnknownUserError
-	if errors.As(err, &unknown) {
+	if !found {
 		return User{}, fmt.Errorf("unknown user %s: the system must have the users %s and %s", name, paths.User, paths.QueueUser)
 	}
-	return User{}, err
-}
-
-func parseUser(name, uid, gid, home string) (User, error) {
-	u, err := strconv.ParseUint(uid, 10, 32)
-	if err != nil {
-		return User{}, fmt.Errorf("user %s: uid %q: %w", name, uid, err)
-	}
-	g, err := strconv.ParseUint(gid, 10, 32)
-	if err != nil {
-		return User{}, fmt.Errorf("user %s: gid %q: %w", name, gid, err)
-	}
-	return User{Name: name, UID: uint32(u), GID: uint32(g), Home: home}, nil
+	return u, nil
 }
 
 // operators returns the members of the group that may use smtpctl: those that

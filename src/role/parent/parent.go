@@ -67,6 +67,7 @@ type Parent struct {
 	lock   *os.File // of the spool
 	named  bool     // the control socket is ours
 
+	users      *Users
 	deliveries *Deliveries
 	children   []*proc.Child // in the order of the topology
 	died       chan *proc.Child
@@ -147,7 +148,7 @@ func (p *Parent) start(ctx context.Context) error {
 		}
 		p.syslog = mlog.NewSyslog(f, "smtpd", p.clock)
 	}
-	if p.who, err = p.identify(); err != nil {
+	if p.who, err = p.identify(ctx); err != nil {
 		return err
 	}
 	if err := p.prepareSpool(); err != nil {
