@@ -120,7 +120,10 @@ func parsePath(arg, domain string) (addr.Address, string, bool) {
 // parse reads the parameters in s by the table. Each may come once.
 func parse[T any](into *T, table []param[T], s string, ext Extension) *mailerr.Error {
 	seen := 0
-	for word := range strings.FieldsSeq(s) {
+	for word := range strings.SplitSeq(s, " ") {
+		if word == "" {
+			continue
+		}
 		name, value, has := strings.Cut(word, "=")
 		i := row(table, name, ext)
 		if i < 0 {

@@ -146,7 +146,7 @@ func (b *body) takeLine(p []byte) int {
 // takePart reads the beginning or the middle of a line whose end has not come.
 func (b *body) takePart(p []byte) int {
 	if b.whole() && b.err == nil {
-		if len(p) <= MaxLine {
+		if len(p) <= MaxLine+1 { // CR included
 			return 0
 		}
 		b.refuse(errLineLong)

@@ -26,8 +26,11 @@ import (
 //	<.                    the server closes
 //	repeat 5 -> text      sends (or expects) so many times
 //	advance 1s 2          once so many waits are pending, time passes
+//	long 5000             the client sends a NOOP of so many bytes with its end
+//	text 5000             a line of so many bytes without its end
+//	flood 5000            so many bytes and no end
 //	close                 the client closes
-//	over                  waits until the session is
+//	over                  the client closes, and the session is over
 //	accepted 1            so many messages have been accepted in all
 //	body "text"           is part of the last one
 //	log pattern           is a line of the log
@@ -92,6 +95,12 @@ func (d *dialogue) step(line string) {
 		}
 		d.rig.clk.BlockUntil(d.number(waits))
 		d.rig.clk.Advance(by)
+	case "long":
+		d.send("NOOP " + strings.Repeat("x", d.number(arg)-7) + "\r\n")
+	case "text":
+		d.send("X:" + strings.Repeat("x", d.number(arg)-2) + "\r\n")
+	case "flood":
+		d.send(strings.Repeat("x", d.number(arg)))
 	case "close":
 		d.client().Close()
 	case "accepted":
@@ -103,6 +112,7 @@ func (d *dialogue) step(line string) {
 	case "log":
 		d.logged(arg)
 	case "over":
+		d.client().Close()
 		<-d.rig.mem.done
 	default:
 		d.fatalf("unknown step %q", verb)

@@ -13,8 +13,9 @@ import (
 
 const (
 	// inSize is the size of an input buffer: large, because a body is read
-	// through it, and lent, because most sessions wait most of the time.
-	inSize = 64 << 10
+	// through it, and the longest line with its end must fit; lent, because
+	// most sessions wait most of the time.
+	inSize = 72 << 10
 	// outSize is how much of replies is gathered before they are written
 	// although more commands are waiting.
 	outSize = 4 << 10
@@ -318,7 +319,7 @@ func (c *stream) line() ([]byte, error) {
 	for {
 		p := c.unread()
 		if i := bytes.IndexByte(p, '\n'); i >= 0 {
-			long := c.skipped+i > MaxCommand
+			long := c.skipped+i+1 > MaxCommand
 			c.skipped = 0
 			c.take(i + 1)
 			if long {
