@@ -99,9 +99,6 @@ func New(matches []project.Match, find func(name string) table.Table, local Loca
 	return r, nil
 }
 
-// Len returns the number of rules.
-func (r *Ruleset) Len() int { return len(r.rules) }
-
 // Match returns the first rule that s fulfils, nil when there is none; it is
 // shared and must not be changed. An error
 // means that a table could not be asked, which must not be taken for either.

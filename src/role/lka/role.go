@@ -80,7 +80,7 @@ func (r *Role) Prepare(_ context.Context, c proc.Conf) error {
 	r.mu.RUnlock()
 	g, err := r.generation(c, before)
 	if err != nil {
-		return fmt.Errorf("lookup: %w", err)
+		return err
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
