@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"syscall"
 
 	"opensmtpd/src/clock"
 	"opensmtpd/src/mda/forward"
@@ -105,10 +106,13 @@ func read(link *imsg.Conn, conf *msg.AgentConf) error {
 	}
 }
 
-// ended makes nothing of the ordinary ends of a link.
+// ended makes nothing of the ordinary ends of a link: the other side may close it
+// at any moment.
 func ended(err error) error {
-	if err == io.EOF || errors.Is(err, imsg.ErrClosed) {
-		return nil
+	for _, ordinary := range []error{io.EOF, io.ErrUnexpectedEOF, imsg.ErrClosed, syscall.ECONNRESET, syscall.EPIPE} {
+		if errors.Is(err, ordinary) {
+			return nil
+		}
 	}
 	return err
 }
