@@ -35,7 +35,7 @@ build:
 ## run: a demo mail server in the foreground, unprivileged, on 127.0.0.1:2525, state in run/
 run: build
 	@mkdir -p run
-	./bin/smtpd -d -S run -f conf/demo.conf
+	./bin/smtpd -d -S run -f conf/demo.conf -D box="$(CURDIR)/run/Maildir"
 
 ## check: format, vet and every test that needs no root
 check: build

@@ -62,7 +62,7 @@ func TestMailIntoMaildir(t *testing.T) {
 
 func TestManyRecipientsOneBad(t *testing.T) {
 	t.Parallel()
-	d := daemon.New(t, daemon.Basic+"table people { "+people(t, 999)+" }\naction \"v\" maildir $maildir virtual <people>\nmatch for domain \"v.test\" action \"v\"\n").Start()
+	d := daemon.New(t, daemon.Basic+"table people { "+people(t, 999)+" }\naction \"v\" maildir $box virtual <people>\nmatch for domain \"v.test\" action \"v\"\n").Start()
 	c := d.Dial()
 	if _, err := fmt.Fprint(c, "MAIL FROM:<a@example.org>\r\n"); err != nil {
 		t.Fatal(err)
@@ -173,7 +173,7 @@ cat > ` + d.Path("got.tmp") + ` && mv ` + d.Path("got.tmp") + ` ` + d.Path("got"
 
 func TestSendmailAndAliases(t *testing.T) {
 	t.Parallel()
-	d := daemon.New(t, "table aliases file:$aliases\nlisten on 127.0.0.1 port $port\naction \"local\" maildir $maildir alias <aliases>\nmatch for local action \"local\"\n")
+	d := daemon.New(t, "table aliases file:$aliases\nlisten on 127.0.0.1 port $port\naction \"local\" maildir $box alias <aliases>\nmatch for local action \"local\"\n")
 	aliases := d.Path("aliases")
 	if err := os.WriteFile(aliases, []byte("# people\nwebmaster: "+me(t)+"\nloop: pool\npool: loop\n"), 0o600); err != nil {
 		t.Fatal(err)

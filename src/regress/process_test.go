@@ -148,7 +148,7 @@ func TestReload(t *testing.T) {
 	// A good one opens the new listener and keeps the old, and a session that
 	// was open goes on.
 	d.Configure(daemon.Basic + "listen on 127.0.0.1 port " + port + "\ntable who { \"x@new.test\" = " + me(t) +
-		" }\naction \"new\" maildir $maildir virtual <who>\nmatch for domain \"new.test\" action \"new\"\n")
+		" }\naction \"new\" maildir $box virtual <who>\nmatch for domain \"new.test\" action \"new\"\n")
 	d.Ctl("reload")
 	c, err := load.Dial(t.Context(), second, daemon.Wait)
 	if err != nil {

@@ -85,6 +85,10 @@ func (p *parser) advance() {
 	}
 	p.fresh = p.tok.Kind == lex.Newline
 	p.tok = p.lex.Next()
+	// A path in a macro need not be quoted twice; OpenSMTPD wants that.
+	if p.tok.Kind == lex.Punct && p.tok.Macro != "" && !strings.Contains("{}<>()!=,$", p.tok.Text) {
+		p.tok = p.lex.Whole(p.tok)
+	}
 }
 
 // runaway tells whether a brace was forgotten: the line begins like a statement.
@@ -265,9 +269,6 @@ var statementWords = []string{"action", "admd", "bounce", "ca", "filter",
 // include reads the file named; its statements stand in place of this one.
 func (p *parser) include(n conf.Node) *conf.Node {
 	pos := p.tok.Pos
-	if p.isPunct("/") && p.tok.Macro != "" {
-		p.tok = p.lex.Whole(p.tok)
-	}
 	name := p.str("the path of a file")
 	if p.bad || p.tok.Kind != lex.Newline && p.tok.Kind != lex.EOF {
 		return nil

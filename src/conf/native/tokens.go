@@ -100,9 +100,6 @@ func (p *parser) needsQuotes(what string) {
 	case t.Kind == lex.Number:
 		p.fail(t.Pos, "in quotes it is a string: \""+t.Text+"\"",
 			"expected %s, got the number %s", what, t.Text)
-	case t.Kind == lex.Punct && t.Macro != "" && !strings.Contains("{}<>()!=,", t.Text):
-		p.fail(t.Pos, "the value is read again where the macro stands: give "+t.Macro+" quotes inside its quotes",
-			"expected %s, got %q (from $%s)", what, t.Text, t.Macro)
 	case t.Kind == lex.Punct && !strings.Contains("{}<>()!=,", t.Text):
 		p.fail(t.Pos, "what does not begin with a letter, a digit, \":\" or \"_\" must be quoted: \""+t.Text+p.lex.Ahead()+"\"",
 			"expected %s, got %q", what, t.Text)

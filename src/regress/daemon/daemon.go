@@ -61,7 +61,7 @@ type Daemon struct {
 }
 
 // New makes a state directory and a configuration, in which $port is a free
-// port of 127.0.0.1 and $maildir a maildir of the test's. Nothing runs yet.
+// port of 127.0.0.1 and $box a maildir of the test's. Nothing runs yet.
 func New(t testing.TB, conf string) *Daemon {
 	t.Helper()
 	bin := Bin(t)
@@ -99,7 +99,7 @@ func NewRoot(t testing.TB, conf string) *Daemon {
 // Basic is a configuration that takes mail for the user who runs the test.
 const Basic = `listen on 127.0.0.1 port $port
 listen on socket
-action "local" maildir $maildir
+action "local" maildir $box
 match for local action "local"
 `
 
@@ -136,7 +136,7 @@ func (d *Daemon) Args(extra ...string) []string {
 	if !d.Root {
 		extra = append(extra, "-S", d.Dir)
 	}
-	return append(extra, "-f", d.Path("smtpd.conf"), "-D", "port="+d.Port(), "-D", "maildir="+d.Path("Maildir"))
+	return append(extra, "-f", d.Path("smtpd.conf"), "-D", "port="+d.Port(), "-D", "box="+d.Path("Maildir"))
 }
 
 // Start runs smtpd in the foreground and returns when it greets.
