@@ -25,6 +25,8 @@ type body struct {
 	pl    *pools
 	large bool  // out is of the large kind
 	mid   bool  // the last line read has not ended
+	bare  bool  // or it ended in a bare LF: a dot behind it ends nothing
+	taint bool  // there was a bare CR or LF
 	long  int   // its length so far
 	size  int64 // of what came, each line end as one byte
 	max   int64 // for size
@@ -70,7 +72,7 @@ func (b *body) take(p []byte) (n int, done bool) {
 				break
 			}
 		}
-		if !b.mid && rest[0] == '.' {
+		if !b.mid && !b.bare && rest[0] == '.' {
 			if len(rest) < 3 && bytes.HasPrefix(endMark, rest) {
 				break
 			}
@@ -120,9 +122,14 @@ func (b *body) takeLines(p []byte) int {
 		b.refuse(errTooBig)
 	}
 	if bytes.Count(p[:used], crByte) != lines {
-		b.refuse(errBare)
+		b.tainted()
 	}
 	return used
+}
+
+func (b *body) tainted() {
+	b.taint = true
+	b.refuse(errBare)
 }
 
 // takeLine reads a line, or in the body of a message a part of one, at the head
@@ -133,10 +140,10 @@ func (b *body) takeLine(p []byte) int {
 		return b.takePart(p)
 	}
 	end := lf
-	if end > 0 && p[end-1] == '\r' {
-		end--
+	if b.bare = end == 0 || p[end-1] != '\r'; b.bare {
+		b.tainted()
 	} else {
-		b.refuse(errBare)
+		end--
 	}
 	b.text(p[:end], true)
 	b.mid = false
@@ -167,11 +174,10 @@ func (b *body) whole() bool { return b.line != nil || !b.head.InBody() }
 // text takes a line or a part of one, as it came less its end.
 func (b *body) text(p []byte, ended bool) {
 	b.count(p, ended)
-	if b.err != nil {
-		return
-	}
 	if bytes.IndexByte(p, '\r') >= 0 {
-		b.refuse(errBare)
+		b.tainted()
+	}
+	if b.err != nil {
 		return
 	}
 	if b.line != nil {

@@ -140,7 +140,13 @@ func (s *Session) endBody() {
 		s.lines = nil
 	}
 	b.end()
+	taint := b.taint
 	r := s.filterRow(&endOfData, "")
+	if taint && len(s.in.unread()) > 0 {
+		// Where the message ended is what servers disagree about; what stands
+		// behind it is not obeyed.
+		r.Close = true
+	}
 	s.slow(&endOfData, r)
 	s.say(&endOfData, r)
 }

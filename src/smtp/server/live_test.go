@@ -1,0 +1,319 @@
+package server
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"io"
+	"net"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"opensmtpd/src/mailerr"
+	"opensmtpd/src/smtp"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const script = "EHLO x\r\nMAIL FROM:<a@example.org>\r\nRCPT TO:<list@example.com>\r\nDATA\r\nSubject: cut\r\n\r\nbody\r\n..\r\n.\r\n"
+
+// TestDisconnectAnywhere cuts a session after every byte: nothing is left
+// behind, and a message is there only if it was whole.
+func TestDisconnectAnywhere(t *testing.T) {
+	r := newRig(t)
+	for at := range len(script) + 1 {
+		nc := r.dial(t)
+		if at > 0 {
+			greeting(t, nc)
+		}
+		if _, err := io.WriteString(nc, script[:at]); err != nil {
+			t.Fatal(err)
+		}
+		nc.Close()
+		<-r.mem.done
+		if n := r.mem.pending(); n != 0 {
+			t.Fatalf("cut after %q: %d messages neither kept nor discarded", script[:at], n)
+		}
+	}
+	if n := len(r.mem.accepted()); n != 1 {
+		t.Errorf("%d messages", n)
+	}
+}
+
+func greeting(t *testing.T, nc net.Conn) {
+	t.Helper()
+	b := make([]byte, 1)
+	for b[0] != '\n' {
+		if _, err := nc.Read(b); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestDrip feeds a session byte by byte; every piece is read on its own, because
+// nothing else can be there to be read.
+func TestDrip(t *testing.T) {
+	r := newRig(t)
+	nc := r.dial(t)
+	greeting(t, nc)
+	for i := range len(script) {
+		if _, err := io.WriteString(nc, script[i:i+1]); err != nil {
+			t.Fatal(err)
+		}
+		drained(t, r)
+	}
+	all := r.mem.accepted()
+	if len(all) != 1 || !strings.HasSuffix(all[0].body.String(), "Subject: cut\n\nbody\n.\n") {
+		t.Errorf("%d messages", len(all))
+	}
+}
+
+// drained does nothing but let the session run: it has read what was sent as
+// soon as another session, begun later, has been greeted.
+func drained(t *testing.T, r *rig) {
+	t.Helper()
+	nc := r.dial(t)
+	greeting(t, nc)
+	nc.Close()
+}
+
+// TestNeverReads holds that a client which asks and does not read costs a bounded
+// amount, and its time ends.
+func TestNeverReads(t *testing.T) {
+	r := newRig(t)
+	nc := r.dial(t)
+	if err := nc.(*net.TCPConn).SetReadBuffer(4096); err != nil {
+		t.Fatal(err)
+	}
+	asked := make(chan int)
+	go func() {
+		block, n := bytes.Repeat([]byte("HELP\r\n"), 1000), 0
+		for {
+			m, err := nc.Write(block)
+			if n += m; err != nil {
+				asked <- n
+				return
+			}
+		}
+	}()
+	// The server is stuck once the sweep finds it so, five minutes later.
+	for over := false; !over; {
+		select {
+		case <-r.mem.done:
+			over = true
+		default:
+			r.clk.BlockUntil(1)
+			r.clk.Advance(idleTime / 10)
+		}
+	}
+	nc.Close()
+	<-asked
+	if !strings.Contains(r.log.String(), "disconnected reason=") {
+		t.Errorf("log:\n%v", r.log)
+	}
+	if c := r.mem; c.pending() != 0 {
+		t.Errorf("%d pending", c.pending())
+	}
+}
+
+// TestOthersAreServed shows that clients who hold on to everything they can do
+// not keep a new one waiting (CVE-2013-2125).
+func TestOthersAreServed(t *testing.T) {
+	r := newRig(t)
+	for i := range 200 {
+		nc := r.dial(t)
+		if i%2 == 0 {
+			greeting(t, nc)
+			_, _ = io.WriteString(nc, script[:len(script)-5])
+		}
+	}
+	greeting(t, r.dial(t))
+}
+
+func TestEarlyTalker(t *testing.T) {
+	for _, first := range []string{"EHLO x\r\n", "GET / HTTP/1.1\r\n", "\n"} {
+		r := newRig(t)
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		client, err := net.Dial("tcp", ln.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		nc, err := ln.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		ln.Close()
+		// It has talked before the session begins, and it has arrived.
+		if _, err := io.WriteString(client, first); err != nil {
+			t.Fatal(err)
+		}
+		arrived(t, nc)
+		r.Serve(nc, r.ln, Client{Addr: r.local})
+		in := bufio.NewReader(client)
+		if got := answer(t, in); got != earlyTalker.String() {
+			t.Errorf("%q: %q", first, got)
+		}
+		if line, err := in.ReadString('\n'); err != io.EOF {
+			t.Errorf("%q: then %q, %v", first, line, err)
+		}
+		client.Close()
+	}
+}
+
+// arrived waits until nc is readable, without reading.
+func arrived(t *testing.T, nc net.Conn) {
+	t.Helper()
+	raw, err := nc.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := raw.Read(func(fd uintptr) bool {
+		_, _, err := syscall.Recvfrom(int(fd), make([]byte, 1), syscall.MSG_PEEK)
+		return err == nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestOverPipe serves a connection that cannot be waited for without a buffer.
+func TestOverPipe(t *testing.T) {
+	r := newRig(t)
+	client, nc := net.Pipe()
+	defer client.Close()
+	r.Serve(nc, r.ln, Client{Addr: r.local})
+	in := bufio.NewReader(client)
+	answer(t, in)
+	go func() { _, _ = io.WriteString(client, script+"QUIT\r\n") }()
+	for _, want := range []string{"250 HELP", "250 2.0.0", "250 2.1.5", "354", "250 2.0.0", "221"} {
+		if got := answer(t, in); !strings.HasPrefix(got, want) {
+			t.Errorf("got %q, want %s", got, want)
+		}
+	}
+}
+
+func TestServeAfterStop(t *testing.T) {
+	r := newRig(t)
+	r.Stop(context.Background())
+	client, nc := net.Pipe()
+	defer client.Close()
+	if r.Serve(nc, r.ln, Client{}) {
+		t.Error("a session began")
+	}
+	if _, err := client.Read(make([]byte, 1)); err != io.EOF {
+		t.Errorf("the connection is not closed: %v", err)
+	}
+}
+
+func TestCommitFailure(t *testing.T) {
+	r := newRig(t)
+	r.mem.failing = mailerr.Local(io.ErrUnexpectedEOF)
+	nc := r.dial(t)
+	greeting(t, nc)
+	in := bufio.NewReader(nc)
+	if _, err := io.WriteString(nc, script); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"250", "250", "250", "354", "451 4.3.0 Temporary failure"} {
+		if got := answer(t, in); !strings.HasPrefix(got, want) {
+			t.Errorf("got %q, want %s", got, want)
+		}
+	}
+	if len(r.mem.accepted()) != 0 || r.mem.pending() != 0 {
+		t.Error("something is left")
+	}
+}
+
+// TestFloodIsFlat sends 100 MB without a newline, in command and in a message.
+func TestFloodIsFlat(t *testing.T) {
+	r := newRig(t)
+	nc := r.dial(t)
+	greeting(t, nc)
+	if _, err := io.WriteString(nc, script[:strings.Index(script, "Subject")]+"\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	in := bufio.NewReader(nc)
+	for range 4 {
+		answer(t, in)
+	}
+	block := bytes.Repeat([]byte{'x'}, 1<<20)
+	for range 100 {
+		if _, err := nc.Write(block); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := io.WriteString(nc, "\r\n.\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	if got := answer(t, in); got != "500 5.0.0 Line too long" {
+		t.Errorf("got %q", got)
+	}
+	for range 100 {
+		if _, err := nc.Write(block); err != nil {
+			t.Fatal(err) // it is read to the end, so that the answer is seen
+		}
+	}
+	if got := answer(t, in); got != "500 5.0.0 Line too long" {
+		t.Errorf("got %q", got)
+	}
+}
+
+// FuzzSession throws anything at a live session: it ends with its client, leaves
+// nothing behind, and every reply is one.
+func FuzzSession(f *testing.F) {
+	f.Add([]byte(script + "QUIT\r\n"))
+	f.Add([]byte("EHLO x\r\nMAIL FROM:<>\r\nRCPT TO:<a>\r\nDATA\r\n\r\n.\r\n.\r\n"))
+	f.Add([]byte("HELO [::1]\r\nNOOP\nRSET\r\r\n\x00\r\nSTARTTLS\r\nAUTH PLAIN\r\n"))
+	f.Fuzz(func(t *testing.T, input []byte) {
+		r := newRig(t)
+		client, nc := net.Pipe()
+		r.Serve(nc, r.ln, Client{Addr: r.local})
+		replies := make(chan []byte)
+		go func() {
+			b, _ := io.ReadAll(client) // it ends with an error when we close
+			replies <- b
+		}()
+		if err := client.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		go func() {
+			_, _ = client.Write(input)
+			client.Close()
+		}()
+		over := false
+		for !over {
+			select {
+			case <-r.mem.done:
+				over = true
+			default:
+				r.clk.BlockUntil(1)
+				r.clk.Advance(errorPause)
+			}
+		}
+		for line := range strings.SplitAfterSeq(string(<-replies), "\r\n") {
+			if line != "" && strings.HasSuffix(line, "\r\n") {
+				checkReply(t, input, line)
+			}
+		}
+		if n := r.mem.pending(); n != 0 {
+			t.Errorf("%q leaves %d messages", input, n)
+		}
+	})
+}
+
+func checkReply(t *testing.T, input []byte, line string) {
+	t.Helper()
+	text := strings.TrimSuffix(line, "\r\n")
+	plain := strings.Replace(text, "-", " ", 1)
+	if _, ok := smtp.ParseReply(text); !ok {
+		if _, ok := smtp.ParseReply(plain); !ok {
+			t.Errorf("%q was answered %q", input, line)
+		}
+	}
+}
