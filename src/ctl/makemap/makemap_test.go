@@ -162,6 +162,24 @@ func TestOwner(t *testing.T) {
 	}
 }
 
+// TestReadOnly makes a map of a file that its owner may not write to.
+func TestReadOnly(t *testing.T) {
+	dir := t.TempDir()
+	src := filepath.Join(dir, "src")
+	write(t, src, "a 1\n")
+	if err := os.Chmod(src, 0o440); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if got := run(t, dir, "", "makemap $src"); got != "0||" {
+			t.Fatal(got)
+		}
+	}
+	if st, err := os.Stat(src + ".db"); err != nil || st.Mode().Perm() != 0o440 {
+		t.Errorf("mode %v, %v", st.Mode(), err)
+	}
+}
+
 func TestLocked(t *testing.T) {
 	dir := t.TempDir()
 	src := filepath.Join(dir, "src")

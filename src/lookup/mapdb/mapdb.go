@@ -4,9 +4,10 @@
 //	map    key → value, keys in lower case (ASCII)
 //	meta   "format" → "1", "kind" → "map", "aliases" or "set"
 //
-// A file is written beside its name and renamed over it, so that a reader has
-// the old content or the new, whole. OpenSMTPD's files are of Berkeley DB; they
-// are recognised and refused with the remedy.
+// Behind the pages of bbolt stands a checksum. A file is written beside its name
+// and renamed over it, so that a reader has the old content or the new, whole.
+// OpenSMTPD's files are of Berkeley DB; they are recognised and refused with the
+// remedy.
 package mapdb
 
 import (
@@ -107,19 +108,16 @@ func opened(f *os.File) func(string, int, os.FileMode) (*os.File, error) {
 	return func(string, int, os.FileMode) (*os.File, error) { return f, nil }
 }
 
-// guard turns a panic into ErrDamaged: bbolt trusts the pages that it maps, and
-// a file cut short under a mapping is a fault of the memory.
+// guard turns a panic into ErrDamaged: a file cut short under a mapping is a
+// fault of the memory.
 func guard(err *error) {
 	if r := recover(); r != nil {
 		*err = fmt.Errorf("%w (%v)", ErrDamaged, r)
 	}
 }
 
-// check looks at the size and the buckets of an open file.
-func check(tx *bolt.Tx, f *os.File) (Kind, error) {
-	if st, err := f.Stat(); err != nil || st.Size() < tx.Size() {
-		return "", fmt.Errorf("%w (cut short)", ErrDamaged)
-	}
+// check looks at the buckets of an open file.
+func check(tx *bolt.Tx) (Kind, error) {
 	meta := tx.Bucket(bucketMeta)
 	if meta == nil || tx.Bucket(bucketMap) == nil {
 		return "", ErrNotMap

@@ -41,7 +41,7 @@ func Open(path string) (*Reader, error) {
 
 // OpenFile opens the map in f, which must be open for reading and belongs to the
 // Reader from now on, also when there is an error. In a process without files
-// this is how a map gets in. The file is mapped, not read.
+// this is how a map gets in. The file is read once, then mapped.
 func OpenFile(f *os.File) (_ *Reader, err error) {
 	name := f.Name()
 	fail := func(err error) (*Reader, error) {
@@ -56,6 +56,9 @@ func OpenFile(f *os.File) (_ *Reader, err error) {
 		return fail(ErrNotMap)
 	}
 	if err := sniff(f); err != nil {
+		return fail(err)
+	}
+	if err := verify(f, st.Size()); err != nil {
 		return fail(err)
 	}
 	r := &Reader{name: name}
@@ -80,7 +83,7 @@ func (r *Reader) open(f *os.File) (err error) {
 		r.db.Close()
 		return err
 	}
-	if r.kind, err = check(r.tx, f); err != nil {
+	if r.kind, err = check(r.tx); err != nil {
 		r.Close()
 	}
 	return err

@@ -68,14 +68,10 @@ func Write(path string, kind Kind, entries []Entry, owner Owner) error {
 // write fills f, which it closes, and renames it to path.
 func write(f *os.File, path string, kind Kind, entries []Entry, owner Owner) error {
 	name := f.Name()
-	if err := setOwner(f, owner); err != nil {
-		f.Close()
-		return err
-	}
 	db, err := bolt.Open(name, 0, &bolt.Options{
 		Timeout:  time.Second,
 		OpenFile: opened(f),
-		NoSync:   true, // once, at the end
+		NoSync:   true, // seal does, once
 		// The list of free pages is not needed in a file that is never
 		// written to again.
 		NoFreelistSync: true,
@@ -85,11 +81,11 @@ func write(f *os.File, path string, kind Kind, entries []Entry, owner Owner) err
 		return err
 	}
 	err = put(db, kind, entries)
-	if err == nil {
-		err = db.Sync()
-	}
 	if cerr := db.Close(); err == nil {
 		err = cerr
+	}
+	if err == nil {
+		err = seal(name, owner)
 	}
 	if err != nil {
 		return err
