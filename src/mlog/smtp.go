@@ -69,7 +69,7 @@ func (l *Logger) SMTPExhausted(err error) {
 
 // Vis writes what a stranger sent as vis(3) does with VIS_SAFE and VIS_CSTYLE:
 // printable ASCII, space, tab and newline as they are, a backslash doubled,
-// \0 for NUL, \^X and \M-x for the rest. OpenSMTPD's logs have commands so.
+// \0 for NUL, \^X and \M-x for the rest (and \240). OpenSMTPD's logs have commands so.
 func Vis(s string) string {
 	clean := true
 	for i := 0; i < len(s) && clean; i++ {
@@ -100,6 +100,8 @@ func appendVis(b []byte, s string, i int) []byte {
 		return append(b, `\000`...)
 	case c == 0:
 		return append(b, `\0`...)
+	case c == ' '|0x80:
+		return append(b, `\240`...)
 	}
 	b = append(b, '\\')
 	if c >= 0x80 {

@@ -123,12 +123,11 @@ func (j *journal) String() string {
 // rig is a dispatcher whose other processes are played.
 type rig struct {
 	*Role
-	t     *testing.T
-	w     *world
-	clk   *clock.Fake
-	log   *journal
-	addrs []string
-	stop  func()
+	t    *testing.T
+	w    *world
+	clk  *clock.Fake
+	log  *journal
+	stop func()
 }
 
 // listen returns a listener's address and its descriptor, as parent hands it.

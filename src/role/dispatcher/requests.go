@@ -2,7 +2,6 @@ package dispatcher
 
 import (
 	"context"
-	"io"
 	"net"
 
 	"opensmtpd/src/mailerr"
@@ -61,7 +60,7 @@ func (r *Role) localSession(_ context.Context, q proc.Request) {
 // fits without waiting.
 func refuse(nc net.Conn) {
 	line := smtp.Fail(421, 3, 2, "System not accepting messages").Append(nil)
-	_, _ = io.WriteString(nc, string(line)) // who does not read it sees the end
+	_, _ = nc.Write(line) // who does not read it sees the end
 	_ = nc.Close()
 }
 
