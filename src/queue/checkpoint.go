@@ -184,6 +184,7 @@ func (e *entry) append(b []byte) []byte {
 	b = append(b, byte(e.Type))
 	b = binary.LittleEndian.AppendUint16(b, uint16(e.Flags))
 	b = binary.LittleEndian.AppendUint16(b, e.Retry)
+	b = binary.LittleEndian.AppendUint32(b, e.LocalUID)
 	for _, v := range []int64{e.Created, e.TTL, e.LastTry, e.LastBounce} {
 		b = binary.LittleEndian.AppendUint64(b, uint64(v))
 	}
@@ -250,6 +251,7 @@ func (d *decoder) message() (m *message, lost bool) {
 func (d *decoder) entry(id mail.MessageID) (e entry, ok bool) {
 	e.ID = mail.EnvelopeID(id)<<32 | mail.EnvelopeID(d.u32())
 	e.Type, e.Flags, e.Retry = envelope.Type(d.u8()), envelope.Flags(d.u16()), d.u16()
+	e.LocalUID = d.u32()
 	for _, v := range []*int64{&e.Created, &e.TTL, &e.LastTry, &e.LastBounce} {
 		*v = int64(d.u64())
 	}

@@ -10,7 +10,7 @@ import (
 
 // Reserve returns n identifiers that nobody else gets until they are released or
 // their messages are complete: random, not zero, not live, and not of a message
-// whose completion is still in the journal.
+// whose completion is still in the journal. The error is a *mailerr.Error.
 func (s *Store) Reserve(n int) ([]mail.MessageID, error) {
 	ids := make([]mail.MessageID, 0, n)
 	buf := make([]byte, 4*n)
@@ -22,7 +22,12 @@ func (s *Store) Reserve(n int) ([]mail.MessageID, error) {
 		}
 		for ; len(b) > 0; b = b[4:] {
 			id := mail.MessageID(binary.LittleEndian.Uint32(b))
-			if s.reserve(id) {
+			ok, err := s.reserve(id)
+			if err != nil {
+				s.Release(ids...)
+				return nil, failure(err)
+			}
+			if ok {
 				ids = append(ids, id)
 			}
 		}
@@ -30,7 +35,7 @@ func (s *Store) Reserve(n int) ([]mail.MessageID, error) {
 	return ids, nil
 }
 
-func (s *Store) reserve(id mail.MessageID) bool {
+func (s *Store) reserve(id mail.MessageID) (bool, error) {
 	s.mu.Lock()
 	_, live := s.messages[id]
 	_, held := s.held[id]
@@ -41,13 +46,17 @@ func (s *Store) reserve(id mail.MessageID) bool {
 	}
 	scanned := s.scanned
 	s.mu.Unlock()
+	if !free || scanned {
+		return free, nil
+	}
 	// Until Verify has been through the spool there may be messages of
 	// another program in it that we do not know yet.
-	if free && !scanned && s.spool.Has(id) {
+	there, err := s.spool.Has(id)
+	if there || err != nil {
 		s.Release(id)
-		return false
+		return false, err
 	}
-	return free
+	return true, nil
 }
 
 // Release gives identifiers back that will not be committed.

@@ -73,7 +73,7 @@ func (m *message) remove(id mail.EnvelopeID) bool {
 func Summarize(e *envelope.Envelope) Summary {
 	return Summary{
 		ID: e.ID, Type: e.Type, Flags: e.Flags, Retry: e.Retry,
-		Action: intern(e.Action), Domain: intern(e.Dest.Domain), User: intern(e.MDAUser),
+		Action: intern(e.Action), Domain: intern(e.Dest.Domain), User: intern(e.MDAUser), LocalUID: e.LocalUID,
 		Created: envelope.Unix(e.Created), TTL: int64(e.TTL.Seconds()),
 		LastTry: envelope.Unix(e.LastTry), LastBounce: envelope.Unix(e.LastBounce),
 	}

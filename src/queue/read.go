@@ -33,10 +33,11 @@ func (s *Store) Envelope(id mail.EnvelopeID) (envelope.Envelope, error) {
 				return env, nil
 			}
 		}
-		at := e.at
+		at, uid := e.at, e.LocalUID
 		s.mu.Unlock()
 		var env envelope.Envelope
 		if env, err = s.readEnvelope(id, at); err == nil {
+			env.LocalUID = uid // a file does not hold it
 			return env, nil
 		}
 	}

@@ -15,7 +15,8 @@ import (
 //	done      u64 × n
 //	spooled   id u32, then for each envelope whose file was written
 //	          lower half of its id u32, where it was: epoch u64, offset u32
-//	discard   u32 × n
+//	discard   holes u32, for each hole the LSNs of its first and of the next
+//	          record u64 u64, then ids u32 × n
 //	state     removed u8, kind and key: each length u8 and bytes, value
 
 const (
@@ -129,6 +130,36 @@ func parseSpooled(b []byte) (mail.MessageID, []moved, error) {
 		})
 	}
 	return id, envs, nil
+}
+
+// gap is a range of LSNs, from first to before next, that a crash left without
+// records before they were acknowledged.
+type gap struct{ first, next uint64 }
+
+func appendDiscard(b []byte, gaps []gap, ids []mail.MessageID) []byte {
+	b = binary.LittleEndian.AppendUint32(b, uint32(len(gaps)))
+	for _, g := range gaps {
+		b = binary.LittleEndian.AppendUint64(b, g.first)
+		b = binary.LittleEndian.AppendUint64(b, g.next)
+	}
+	return appendMessageIDs(b, ids)
+}
+
+func parseDiscard(b []byte) ([]gap, []mail.MessageID, error) {
+	if len(b) < 4 {
+		return nil, nil, errPayload
+	}
+	n, b := uint64(binary.LittleEndian.Uint32(b)), b[4:]
+	if n*16 > uint64(len(b)) {
+		return nil, nil, errPayload
+	}
+	gaps := make([]gap, n)
+	for i := range gaps {
+		gaps[i] = gap{binary.LittleEndian.Uint64(b), binary.LittleEndian.Uint64(b[8:])}
+		b = b[16:]
+	}
+	ids, err := parseMessageIDs(b)
+	return gaps, ids, err
 }
 
 func appendMessageIDs(b []byte, ids []mail.MessageID) []byte {

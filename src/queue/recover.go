@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 
 	"opensmtpd/src/mail"
 	"opensmtpd/src/queue/disk"
@@ -116,10 +117,10 @@ func (s *Store) recover(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.setAside(found.Holes)
-	if len(void) > 0 {
+	torn := s.setAside(found.Holes, r.gaps)
+	if len(void) > 0 || len(torn) > 0 {
 		// Before anything else, so that the next start sees it the same way.
-		s.log.Submit(&discardUnit{void}, true)
+		s.log.Submit(&discardUnit{torn, void}, true)
 	}
 	s.pos, s.saved = s.log.End(), pos
 	s.dirty = s.dirty || s.pos != pos
@@ -154,6 +155,7 @@ type replay struct {
 	want uint32   // envelopes it must have
 	next uint64   // LSN of the next one
 	end  uint64   // LSN after the last one
+	gaps []gap    // that an earlier start found torn
 }
 
 func (r *replay) visit(rec *journal.Record) {
@@ -196,10 +198,11 @@ func (r *replay) apply(rec *journal.Record) error {
 		}
 		s.becameFiles(id, envs)
 	case journal.Discard:
-		ids, err := parseMessageIDs(rec.Payload)
+		gaps, ids, err := parseDiscard(rec.Payload)
 		if err != nil {
 			return err
 		}
+		r.gaps = append(r.gaps, gaps...)
 		for _, id := range ids {
 			delete(s.messages, id)
 			delete(s.torn, id)
@@ -240,8 +243,9 @@ func (r *replay) envelope(rec *journal.Record) error {
 	}
 	m := r.open
 	if m == nil || e.ID.Message() != m.id || rec.LSN >= r.end {
+		// Its message is in a hole, of which setAside tells.
 		r.finish()
-		return fmt.Errorf("envelope %v has lost its message", e.ID)
+		return nil
 	}
 	if rec.LSN != r.next && m.missing == 0 {
 		m.missing = r.next
@@ -345,10 +349,16 @@ func (s *Store) tidy(void []mail.MessageID, durable uint64) ([]mail.MessageID, e
 // maxHole bounds what is kept of a damaged stretch of the journal.
 const maxHole = 4 << 20
 
-// setAside keeps what is damaged for a look at it.
-func (s *Store) setAside(holes []journal.Hole) {
+// setAside keeps what is damaged for a look at it, and returns the holes that the
+// last crash tore.
+func (s *Store) setAside(holes []journal.Hole, known []gap) (torn []gap) {
 	for _, h := range holes {
-		if !h.Damaged {
+		g := gap{h.LSN, h.Next}
+		switch {
+		case slices.Contains(known, g):
+			continue
+		case !h.Damaged:
+			torn = append(torn, g)
 			continue
 		}
 		name := fmt.Sprintf("journal.%016x.%08x", h.Seg.Epoch, h.Off)
@@ -357,15 +367,19 @@ func (s *Store) setAside(holes []journal.Hole) {
 			s.opt.Log.Warnf("warn: queue: %v", err)
 		}
 	}
+	return torn
 }
 
 // discardUnit makes torn messages void for every start to come.
-type discardUnit struct{ ids []mail.MessageID }
+type discardUnit struct {
+	gaps []gap
+	ids  []mail.MessageID
+}
 
 // Encode implements journal.Unit.
 func (d *discardUnit) Encode(b *journal.Buffer) {
 	b.Begin(journal.Discard, recordVersion)
-	b.B = appendMessageIDs(b.B, d.ids)
+	b.B = appendDiscard(b.B, d.gaps, d.ids)
 	b.End()
 }
 

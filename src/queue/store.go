@@ -84,6 +84,7 @@ type Summary struct {
 	Action     string
 	Domain     string // of the destination
 	User       string // owner of a local delivery
+	LocalUID   uint32 // who submitted it on the local socket
 	Created    int64
 	TTL        int64 // seconds
 	LastTry    int64

@@ -58,7 +58,17 @@ func testOptions(seed uint64) Options {
 	}
 }
 
-func mustOpen(t testing.TB, fs disk.FS, opt Options) *Store {
+// tb is what *testing.T, *testing.B and *rapid.T have in common.
+type tb interface {
+	Helper()
+	Errorf(format string, args ...any)
+	Fatal(args ...any)
+	Fatalf(format string, args ...any)
+	Logf(format string, args ...any)
+	Failed() bool
+}
+
+func mustOpen(t tb, fs disk.FS, opt Options) *Store {
 	t.Helper()
 	s, err := Open(context.Background(), fs, opt)
 	if err != nil {
@@ -89,7 +99,7 @@ func testBody(id mail.MessageID, n int) []byte {
 	return bytes.Repeat([]byte(id.String()+"\n"), n/9+1)[:n]
 }
 
-func reserve(t testing.TB, s *Store) mail.MessageID {
+func reserve(t tb, s *Store) mail.MessageID {
 	t.Helper()
 	ids, err := s.Reserve(1)
 	if err != nil {
@@ -99,7 +109,7 @@ func reserve(t testing.TB, s *Store) mail.MessageID {
 }
 
 // deliver commits a message of n envelopes and size bytes.
-func deliver(t testing.TB, s *Store, n, size int) mail.MessageID {
+func deliver(t tb, s *Store, n, size int) mail.MessageID {
 	t.Helper()
 	id := reserve(t, s)
 	if err := s.Commit(context.Background(), Message{ID: id, Inline: testBody(id, size)}, testEnvelopes(id, n)); err != nil {
@@ -116,7 +126,7 @@ func listed(s *Store) []mail.EnvelopeID {
 }
 
 // checkMessage reads everything of a message back.
-func checkMessage(t testing.TB, s *Store, id mail.MessageID, n, size int) {
+func checkMessage(t tb, s *Store, id mail.MessageID, n, size int) {
 	t.Helper()
 	r, err := s.OpenBody(id)
 	if err != nil {

@@ -207,6 +207,11 @@ func (s *Store) recycle(ctx context.Context, seg *journal.Segment) error {
 // evacuate makes files of everything whose only durable copy is in seg, or, when
 // seg is nil, in the journal.
 func (s *Store) evacuate(ctx context.Context, seg *journal.Segment) error {
+	// What was moved before must be known as moved: to write it again would
+	// take away files that a record on its way says are complete.
+	if err := s.Flush(ctx); err != nil {
+		return err
+	}
 	in := func(at ref) bool { return at.seg != nil && (seg == nil || at.seg == seg) }
 	s.mu.Lock()
 	var ids []mail.MessageID

@@ -124,7 +124,7 @@ func (r *reboot) contents(n *inode) []byte {
 	data := slices.Clone(n.durable)
 	for _, w := range n.writes {
 		outcomes := 3
-		if w.data == nil || len(w.data) < 2 {
+		if len(w.data) < 2 {
 			outcomes = 2
 		}
 		switch r.choose(outcomes) {

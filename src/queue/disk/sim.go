@@ -180,6 +180,13 @@ func (s *Sim) Crashed() bool {
 	return s.crashed
 }
 
+// Near tells whether the crash is at most n changing operations away.
+func (s *Sim) Near(n int) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.crashAt >= 0 && s.crashAt-len(s.events) <= n
+}
+
 // begin counts an operation and returns the error it must fail with.
 func (s *Sim) begin(op, name string, changes bool) error {
 	s.ops++

@@ -14,6 +14,7 @@ type Hole struct {
 	Seg      *Segment
 	Off, Len int64
 	LSN      uint64 // of the first record missing
+	Next     uint64 // of the first that is not
 	// Damaged tells that the records were durable once, so that something
 	// was lost; else the batch was torn by a crash before it was
 	// acknowledged.
@@ -132,12 +133,12 @@ func (s *scanner) run() error {
 			// Below the limit records are missing at the end only when they
 			// were damaged, or the log was torn before its last segment.
 			if s.last+1 < s.limit && s.limit != ^uint64(0) {
-				s.hole(s.w.size)
+				s.hole(s.w.size, s.limit)
 			}
 			return nil
 		}
 		if rec.LSN != s.last+1 {
-			s.hole(at)
+			s.hole(at, rec.LSN)
 		}
 		s.last = rec.LSN
 		s.durable = max(s.durable, rec.Durable)
@@ -152,11 +153,11 @@ func (s *scanner) run() error {
 	}
 }
 
-func (s *scanner) hole(to int64) {
+func (s *scanner) hole(to int64, next uint64) {
 	if s.last+1 < s.from {
 		return
 	}
-	s.holes = append(s.holes, Hole{Seg: s.seg, Off: s.off, Len: to - s.off, LSN: s.last + 1})
+	s.holes = append(s.holes, Hole{Seg: s.seg, Off: s.off, Len: to - s.off, LSN: s.last + 1, Next: next})
 }
 
 // find returns the next valid record at or after off.

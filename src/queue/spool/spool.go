@@ -59,9 +59,12 @@ func BodyName(id mail.MessageID) string { return MessageDir(id) + "/" + body }
 func EnvelopeName(id mail.EnvelopeID) string { return MessageDir(id.Message()) + "/" + id.String() }
 
 // Has tells whether there is something in the place of a message.
-func (s *Spool) Has(id mail.MessageID) bool {
+func (s *Spool) Has(id mail.MessageID) (bool, error) {
 	_, err := s.FS.Stat(MessageDir(id))
-	return err == nil || !errors.Is(err, fs.ErrNotExist)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // Complete tells whether a message is whole as files.
