@@ -54,31 +54,37 @@ func greeting(t *testing.T, nc net.Conn) {
 	}
 }
 
-// TestDrip feeds a session byte by byte; every piece is read on its own, because
-// nothing else can be there to be read.
+// TestDrip feeds a session byte by byte: over a pipe, where each byte is read on
+// its own, and over a socket.
 func TestDrip(t *testing.T) {
 	r := newRig(t)
-	nc := r.dial(t)
-	greeting(t, nc)
-	for i := range len(script) {
-		if _, err := io.WriteString(nc, script[i:i+1]); err != nil {
-			t.Fatal(err)
+	pipe, nc := net.Pipe()
+	defer pipe.Close()
+	r.Serve(nc, r.ln, Client{Addr: r.local})
+	for i, client := range []net.Conn{pipe, r.dial(t)} {
+		go func() {
+			for i := range len(script) {
+				if _, err := io.WriteString(client, script[i:i+1]); err != nil {
+					return // the replies tell
+				}
+			}
+		}()
+		in := bufio.NewReader(client)
+		for _, want := range []string{"220", "250 HELP", "250 2.0.0", "250 2.1.5", "354", "250 2.0.0"} {
+			if got := answer(t, in); !strings.HasPrefix(got, want) {
+				t.Errorf("client %d: got %q, want %s", i, got, want)
+			}
 		}
-		drained(t, r)
 	}
 	all := r.mem.accepted()
-	if len(all) != 1 || !strings.HasSuffix(all[0].body.String(), "Subject: cut\n\nbody\n.\n") {
-		t.Errorf("%d messages", len(all))
+	if len(all) != 2 {
+		t.Fatalf("%d messages", len(all))
 	}
-}
-
-// drained does nothing but let the session run: it has read what was sent as
-// soon as another session, begun later, has been greeted.
-func drained(t *testing.T, r *rig) {
-	t.Helper()
-	nc := r.dial(t)
-	greeting(t, nc)
-	nc.Close()
+	for _, m := range all {
+		if !strings.HasSuffix(m.body.String(), "Subject: cut\n\nbody\n.\n") {
+			t.Errorf("kept %q", m.body.String())
+		}
+	}
 }
 
 // TestNeverReads holds that a client which asks and does not read costs a bounded
