@@ -52,8 +52,8 @@ func TestMailIntoMaildir(t *testing.T) {
 			}
 		}
 	}
-	m := d.AwaitLog(`([0-9a-f]{16}) smtp connected address=127\.0\.0\.1 host=\S+`)
-	d.AwaitLog(m[1] + ` smtp message msgid=[0-9a-f]{8} size=\d+ nrcpt=1 proto=ESMTP`)
+	m := d.AwaitLog(`([0-9a-f]{16}) smtp message msgid=[0-9a-f]{8} size=\d+ nrcpt=1 proto=ESMTP`)
+	d.AwaitLog(m[1] + ` smtp connected address=127\.0\.0\.1 host=\S+`)
 	d.AwaitLog(`mda delivery evpid=[0-9a-f]{16} from=<sender@example.org> to=<` + rcpt + `> .*result=Ok stat=Delivered`)
 	if st := d.Stop(); st != 0 {
 		t.Errorf("smtpd ended with status %d", st)
@@ -173,12 +173,17 @@ cat > ` + d.Path("got.tmp") + ` && mv ` + d.Path("got.tmp") + ` ` + d.Path("got"
 
 func TestSendmailAndAliases(t *testing.T) {
 	t.Parallel()
-	d := daemon.New(t, "table aliases file:$aliases\nlisten on 127.0.0.1 port $port\naction \"local\" maildir $box alias <aliases>\nmatch for local action \"local\"\n")
+	d := daemon.New(t, "")
 	aliases := d.Path("aliases")
 	if err := os.WriteFile(aliases, []byte("# people\nwebmaster: "+me(t)+"\nloop: pool\npool: loop\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	d.Start("-D", "aliases="+aliases)
+	d.Configure("table aliases file:" + aliases + `
+listen on 127.0.0.1 port $port
+action "local" maildir $box alias <aliases>
+match for local action "local"
+`)
+	d.Start()
 	out, errs, st := d.Run("To: webmaster\nBcc: "+me(t)+"\nSubject: by program\n\n.\nlast line\n", "sendmail", "-t", "-f", "cron@example.org", "-F", "Cron Daemon")
 	if st != 0 {
 		t.Fatalf("sendmail: status %d: %s%s", st, out, errs)
