@@ -188,7 +188,7 @@ match for local action "local"
 	if st != 0 {
 		t.Fatalf("sendmail: status %d: %s%s", st, out, errs)
 	}
-	for _, text := range d.AwaitMail(1) {
+	for _, text := range d.AwaitMail(2) {
 		for _, want := range []string{"Return-Path: <cron@example.org>", "Message-ID: <", "Date: ", "From: ", "\n.\n"} {
 			if !strings.Contains(strings.ReplaceAll(text, "\r\n", "\n"), want) {
 				t.Errorf("no %q in\n%s", want, text)
