@@ -51,7 +51,7 @@ var renamed = map[string]string{
 // unknownStatement fails at the first word of a line that is no statement.
 func (p *parser) unknownStatement(first lex.Token) {
 	if old, ok := oldStatements[first.Text]; ok && first.Kind == lex.Word {
-		p.fail(first.Pos, old.now,
+		p.Fail(first.Pos, old.now,
 			"%q begins a statement in the grammar of OpenSMTPD %s, which is not supported here", first.Text, old.era)
 		return
 	}
@@ -61,26 +61,8 @@ func (p *parser) unknownStatement(first lex.Token) {
 	}
 	switch {
 	case first.Kind == lex.Word && conf.Reserved(first.Text):
-		p.fail(first.Pos, hint, "the reserved word %q begins no statement", first.Text)
+		p.Fail(first.Pos, hint, "the reserved word %q begins no statement", first.Text)
 	default:
-		p.fail(first.Pos, hint, "unknown statement %q", first.Text)
+		p.Fail(first.Pos, hint, "unknown statement %q", first.Text)
 	}
-}
-
-// unknownOption fails at the token at hand, which should be an option of what.
-func (p *parser) unknownOption(what string, words []string) {
-	if p.bad {
-		return
-	}
-	if p.tok.Kind != lex.Word {
-		p.unexpected("an option of " + what)
-		return
-	}
-	hint := ""
-	if now, ok := renamed[p.tok.Text]; ok {
-		hint = "since 6.4 it is written: " + now
-	} else if near := diag.Near(p.tok.Text, words); near != "" && near != p.tok.Text {
-		hint = "did you mean " + strconv.Quote(near) + "?"
-	}
-	p.fail(p.tok.Pos, hint, "%q is no option of %s", p.tok.Text, what)
 }

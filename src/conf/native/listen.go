@@ -5,6 +5,7 @@ import (
 
 	"opensmtpd/src/conf"
 	"opensmtpd/src/conf/lex"
+	"opensmtpd/src/conf/syntax"
 )
 
 // maxTag is the length of a listener's tag: an envelope file has room for no
@@ -24,64 +25,64 @@ type listenOption struct {
 var listenOptions = []listenOption{
 	{word: "inet4", group: "address family", parse: func(_ *parser, l *conf.Listen) { l.Family = conf.Inet4 }},
 	{word: "inet6", group: "address family", parse: func(_ *parser, l *conf.Listen) { l.Family = conf.Inet6 }},
-	{word: "port", parse: func(p *parser, l *conf.Listen) { l.Port = p.port() }},
+	{word: "port", parse: func(p *parser, l *conf.Listen) { l.Port = p.Port() }},
 	{word: "filter", socket: true, parse: func(p *parser, l *conf.Listen) { l.Filter = p.filterRef() }},
 	{word: "smtps", group: "TLS mode", parse: func(p *parser, l *conf.Listen) {
-		l.TLS, l.TLSVerify = conf.SMTPS, p.skip("verify")
+		l.TLS, l.TLSVerify = conf.SMTPS, p.Skip("verify")
 	}},
 	{word: "tls", group: "TLS mode", parse: func(_ *parser, l *conf.Listen) { l.TLS = conf.StartTLS }},
 	{word: "tls-require", group: "TLS mode", parse: func(p *parser, l *conf.Listen) {
-		l.TLS, l.TLSVerify = conf.StartTLSRequire, p.skip("verify")
+		l.TLS, l.TLSVerify = conf.StartTLSRequire, p.Skip("verify")
 	}},
-	{word: "ciphers", parse: func(p *parser, l *conf.Listen) { l.Ciphers = p.str("a list of ciphers") }},
-	{word: "protocols", parse: func(p *parser, l *conf.Listen) { l.Protocols = p.str("a list of protocols") }},
+	{word: "ciphers", parse: func(p *parser, l *conf.Listen) { l.Ciphers = p.Str("a list of ciphers") }},
+	{word: "protocols", parse: func(p *parser, l *conf.Listen) { l.Protocols = p.Str("a list of protocols") }},
 	{word: "pki", many: true, parse: (*parser).listenPKI},
-	{word: "ca", parse: func(p *parser, l *conf.Listen) { l.CA = strings.ToLower(p.str("the name of a ca")) }},
+	{word: "ca", parse: func(p *parser, l *conf.Listen) { l.CA = strings.ToLower(p.Str("the name of a ca")) }},
 	{word: "auth", parse: func(p *parser, l *conf.Listen) { l.Auth, l.AuthTable = conf.AuthRequire, p.credentials(l) }},
 	{word: "auth-optional", group: "auth", parse: func(p *parser, l *conf.Listen) {
 		l.Auth, l.AuthTable = conf.AuthOptional, p.credentials(l)
 	}},
 	{word: "tag", socket: true, parse: (*parser).listenTag},
-	{word: "hostname", parse: func(p *parser, l *conf.Listen) { l.Hostname = p.str("a host name") }},
-	{word: "hostnames", parse: func(p *parser, l *conf.Listen) { l.Hostnames = p.ref(&l.Node, "hostnames") }},
+	{word: "hostname", parse: func(p *parser, l *conf.Listen) { l.Hostname = p.Str("a host name") }},
+	{word: "hostnames", parse: func(p *parser, l *conf.Listen) { l.Hostnames = p.Ref(&l.Node, "hostnames") }},
 	{word: "mask-src", socket: true, parse: func(_ *parser, l *conf.Listen) { l.MaskSrc = true }},
 	{word: "received-auth", parse: func(_ *parser, l *conf.Listen) { l.RecvAuth = true }},
 	{word: "no-dsn", socket: true, parse: func(_ *parser, l *conf.Listen) { l.NoDSN = true }},
 	{word: "proxy-v2", parse: func(_ *parser, l *conf.Listen) { l.ProxyV2 = true }},
 	{word: "senders", parse: func(p *parser, l *conf.Listen) {
-		l.Senders, l.Masquerade = p.ref(&l.Node, "senders"), p.skip("masquerade")
+		l.Senders, l.Masquerade = p.Ref(&l.Node, "senders"), p.Skip("masquerade")
 	}},
 }
 
 // listen reads LISTEN ON interface | SOCKET options.
 func (p *parser) listen(n conf.Node) *conf.Node {
-	p.want("on")
-	if p.bad {
+	p.Want("on")
+	if p.Bad {
 		return nil
 	}
 	l := &conf.Listen{Node: n}
-	mark(&l.Node, "on", p.tok.Pos)
-	if l.Socket = p.skip("socket"); !l.Socket {
-		l.On = p.str("an interface, an address, a host name or socket")
+	syntax.Mark(&l.Node, "on", p.Tok.Pos)
+	if l.Socket = p.Skip("socket"); !l.Socket {
+		l.On = p.Str("an interface, an address, a host name or socket")
 	}
-	if p.bad {
+	if p.Bad {
 		return nil
 	}
-	p.cfg.Listens = append(p.cfg.Listens, l)
-	for p.more() {
+	p.Cfg.Listens = append(p.Cfg.Listens, l)
+	for p.More() {
 		o := p.listenOption(l.Socket)
 		if o == nil {
 			break
 		}
-		pos := p.tok.Pos
-		p.advance()
+		pos := p.Tok.Pos
+		p.Advance()
 		switch {
 		case o.many:
-			mark(&l.Node, o.word, pos)
+			syntax.Mark(&l.Node, o.word, pos)
 		case o.group != "":
-			p.once(&l.Node, o.group, pos)
+			p.Once(&l.Node, o.group, pos)
 		default:
-			p.once(&l.Node, o.word, pos)
+			p.Once(&l.Node, o.word, pos)
 		}
 		o.parse(p, l)
 	}
@@ -93,9 +94,9 @@ func (p *parser) listenOption(socket bool) *listenOption {
 	var words []string
 	for i := range listenOptions {
 		o := &listenOptions[i]
-		if p.tok.Kind == lex.Word && p.tok.Text == o.word {
+		if p.Tok.Kind == lex.Word && p.Tok.Text == o.word {
 			if socket && !o.socket {
-				p.fail(p.tok.Pos, "the socket takes filter, mask-src, no-dsn and tag",
+				p.Fail(p.Tok.Pos, "the socket takes filter, mask-src, no-dsn and tag",
 					"%q is no option of listen on socket", o.word)
 				return nil
 			}
@@ -103,50 +104,35 @@ func (p *parser) listenOption(socket bool) *listenOption {
 		}
 		words = append(words, o.word)
 	}
-	p.unknownOption("listen on", words)
+	p.UnknownOption("listen on", words)
 	return nil
 }
 
 // credentials reads T when it is there.
 func (p *parser) credentials(l *conf.Listen) conf.TableRef {
-	if p.isRef() {
-		return p.ref(&l.Node, "auth")
+	if p.IsRef() {
+		return p.Ref(&l.Node, "auth")
 	}
 	return ""
-}
-
-// port reads a number or the name of a service, two of which are reserved words.
-func (p *parser) port() string {
-	if !p.bad && p.tok.Kind == lex.Number {
-		s := p.tok.Text
-		p.advance()
-		return s
-	}
-	for _, word := range [...]string{"smtp", "smtps"} {
-		if p.skip(word) {
-			return word
-		}
-	}
-	return p.str("a port")
 }
 
 // maxPKIs bounds the certificates of one listener, as in OpenSMTPD.
 const maxPKIs = 32
 
 func (p *parser) listenPKI(l *conf.Listen) {
-	pos := p.tok.Pos
-	name := strings.ToLower(p.str("the name of a pki"))
+	pos := p.Tok.Pos
+	name := strings.ToLower(p.Str("the name of a pki"))
 	if len(l.PKIs) == maxPKIs {
-		p.complain(pos, "too many pki specified: at most %d", maxPKIs)
+		p.Complain(pos, "too many pki specified: at most %d", maxPKIs)
 	}
-	mark(&l.Node, "pki "+name, pos)
+	syntax.Mark(&l.Node, "pki "+name, pos)
 	l.PKIs = append(l.PKIs, name)
 }
 
 func (p *parser) listenTag(l *conf.Listen) {
-	pos := p.tok.Pos
-	l.Tag = p.str("a tag")
+	pos := p.Tok.Pos
+	l.Tag = p.Str("a tag")
 	if len(l.Tag) > maxTag {
-		p.complain(pos, "tag name too long: at most %d bytes", maxTag)
+		p.Complain(pos, "tag name too long: at most %d bytes", maxTag)
 	}
 }

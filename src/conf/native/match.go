@@ -5,28 +5,29 @@ import (
 
 	"opensmtpd/src/conf"
 	"opensmtpd/src/conf/lex"
+	"opensmtpd/src/conf/syntax"
 )
 
 // match reads MATCH options ACTION name | REJECT.
 func (p *parser) match(n conf.Node) *conf.Node {
 	m := &conf.Match{Node: n}
-	p.cfg.Matches = append(p.cfg.Matches, m)
+	p.Cfg.Matches = append(p.Cfg.Matches, m)
 	for {
 		switch {
-		case p.bad:
+		case p.Bad:
 			return &m.Node
-		case p.tok.Kind == lex.Word && p.tok.Text == "action":
-			p.advance()
-			mark(&m.Node, "action", p.tok.Pos)
-			m.Action = p.str("the name of an action")
+		case p.Tok.Kind == lex.Word && p.Tok.Text == "action":
+			p.Advance()
+			syntax.Mark(&m.Node, "action", p.Tok.Pos)
+			m.Action = p.Str("the name of an action")
 			return &m.Node
-		case p.tok.Kind == lex.Word && p.tok.Text == "reject":
-			mark(&m.Node, "action", p.tok.Pos)
-			p.advance()
+		case p.Tok.Kind == lex.Word && p.Tok.Text == "reject":
+			syntax.Mark(&m.Node, "action", p.Tok.Pos)
+			p.Advance()
 			m.Reject = true
 			return &m.Node
-		case !p.more():
-			p.fail(p.tok.Pos, "a rule ends in action NAME or in reject", "the rule says nothing to do")
+		case !p.More():
+			p.Fail(p.Tok.Pos, "a rule ends in action NAME or in reject", "the rule says nothing to do")
 			return &m.Node
 		}
 		p.matchOption(m)
@@ -37,40 +38,40 @@ func (p *parser) match(n conf.Node) *conf.Node {
 var matchWords = []string{"auth", "for", "from", "helo", "mail-from", "rcpt-to", "tag", "tls", "action", "reject"}
 
 func (p *parser) matchOption(m *conf.Match) {
-	pos := p.tok.Pos
-	c := conf.Cond{Pos: pos, Not: p.skipPunct("!")}
-	if p.tok.Kind != lex.Word {
-		p.unexpected("an option of match")
+	pos := p.Tok.Pos
+	c := conf.Cond{Pos: pos, Not: p.SkipPunct("!")}
+	if p.Tok.Kind != lex.Word {
+		p.Unexpected("an option of match")
 		return
 	}
-	word := p.tok.Text
+	word := p.Tok.Text
 	switch word {
 	case "from":
-		p.advance()
-		p.once(&m.Node, "from", pos)
+		p.Advance()
+		p.Once(&m.Node, "from", pos)
 		m.From = c
 		p.from(m)
 	case "for":
-		p.advance()
-		p.once(&m.Node, "for", pos)
+		p.Advance()
+		p.Once(&m.Node, "for", pos)
 		m.For = c
 		p.forDest(m)
 	case "tls":
-		p.advance()
-		p.once(&m.Node, "tls", pos)
+		p.Advance()
+		p.Once(&m.Node, "tls", pos)
 		m.TLS = c
 	case "auth":
-		p.advance()
-		p.once(&m.Node, "auth", pos)
+		p.Advance()
+		p.Once(&m.Node, "auth", pos)
 		p.cond(m, &c, "auth", true)
 		m.Auth = c
 	case "tag", "helo", "mail-from", "rcpt-to":
-		p.advance()
-		p.once(&m.Node, word, pos)
+		p.Advance()
+		p.Once(&m.Node, word, pos)
 		p.cond(m, &c, word, false)
 		*simple(m, word) = c
 	default:
-		p.unknownOption("match", matchWords)
+		p.UnknownOption("match", matchWords)
 	}
 }
 
@@ -88,11 +89,11 @@ func simple(m *conf.Match, word string) *conf.Cond {
 
 // cond reads [regex] T of the option word, which may be missing when optional.
 func (p *parser) cond(m *conf.Match, c *conf.Cond, word string, optional bool) {
-	c.Regex = p.skip("regex")
-	if optional && !c.Regex && !p.isRef() {
+	c.Regex = p.Skip("regex")
+	if optional && !c.Regex && !p.IsRef() {
 		return
 	}
-	c.Table = p.ref(&m.Node, word)
+	c.Table = p.Ref(&m.Node, word)
 }
 
 // fromKinds maps the words after from; it is never written.
@@ -102,23 +103,23 @@ var fromKinds = map[string]conf.FromKind{
 }
 
 func (p *parser) from(m *conf.Match) {
-	kind, ok := fromKinds[p.tok.Text]
-	if p.tok.Kind != lex.Word || !ok {
+	kind, ok := fromKinds[p.Tok.Text]
+	if p.Tok.Kind != lex.Word || !ok {
 		p.badKind("from", "local, any, socket, src, rdns, auth or mail-from", "src")
 		return
 	}
 	m.FromKind = kind
-	p.advance()
+	p.Advance()
 	switch kind {
 	case conf.FromSrc:
 		p.cond(m, &m.From, "from", false)
 	case conf.FromRDNS:
 		p.cond(m, &m.From, "from", true)
 	case conf.FromAuth:
-		p.once(&m.Node, "auth", m.From.Pos)
+		p.Once(&m.Node, "auth", m.From.Pos)
 		p.cond(m, &m.From, "from", true)
 	case conf.FromMailFrom:
-		p.once(&m.Node, "mail-from", m.From.Pos)
+		p.Once(&m.Node, "mail-from", m.From.Pos)
 		p.cond(m, &m.From, "from", false)
 	case conf.FromLocal, conf.FromAny, conf.FromSocket:
 	}
@@ -130,16 +131,16 @@ var forKinds = map[string]conf.ForKind{
 }
 
 func (p *parser) forDest(m *conf.Match) {
-	kind, ok := forKinds[p.tok.Text]
-	if p.tok.Kind != lex.Word || !ok {
+	kind, ok := forKinds[p.Tok.Text]
+	if p.Tok.Kind != lex.Word || !ok {
 		p.badKind("for", "local, any, domain or rcpt-to", "domain")
 		return
 	}
 	m.ForKind = kind
-	p.advance()
+	p.Advance()
 	switch kind {
 	case conf.ForRcptTo:
-		p.once(&m.Node, "rcpt-to", m.For.Pos)
+		p.Once(&m.Node, "rcpt-to", m.For.Pos)
 		p.cond(m, &m.For, "for", false)
 	case conf.ForDomain:
 		p.cond(m, &m.For, "for", false)
@@ -150,10 +151,10 @@ func (p *parser) forDest(m *conf.Match) {
 // badKind fails after from or for. A value there misses the word that says what
 // it is.
 func (p *parser) badKind(word, kinds, usual string) {
-	if p.isRef() {
-		p.fail(p.tok.Pos, "write "+word+" "+usual+" before it if that is what it is",
-			"expected %s after %s, got %s", kinds, strconv.Quote(word), describe(p.tok))
+	if p.IsRef() {
+		p.Fail(p.Tok.Pos, "write "+word+" "+usual+" before it if that is what it is",
+			"expected %s after %s, got %s", kinds, strconv.Quote(word), p.Describe(p.Tok))
 		return
 	}
-	p.unexpected(kinds)
+	p.Unexpected(kinds)
 }
