@@ -67,6 +67,12 @@ func (l *Logger) SMTPExhausted(err error) {
 	l.Warnf("warn: Disabling incoming SMTP connections: %v", err)
 }
 
+// SMTPTrace shows a line of a session, dir being "<<<" for the client's and
+// ">>>" for ours; it is for traces, and written whether verbose or not.
+func (l *Logger) SMTPTrace(id mail.SessionID, dir, text string) {
+	l.print(Debug, "smtp: %016x: %s %s", uint64(id), dir, text)
+}
+
 // Vis writes what a stranger sent as vis(3) does with VIS_SAFE and VIS_CSTYLE:
 // printable ASCII, space, tab and newline as they are, a backslash doubled,
 // \0 for NUL, \^X and \M-x for the rest (and \240). OpenSMTPD's logs have commands so.

@@ -26,6 +26,7 @@ func TestSMTPLines(t *testing.T) {
 			`0000000000000001 smtp failed-command command="RCPT TO:<\\\^A\M-i>" result="550 no"`},
 		{func() { l.SMTPBadInput(1, "500 long") },
 			`0000000000000001 smtp bad-input result="500 long"`},
+		{func() { l.SMTPTrace(1, "<<<", "NOOP") }, "smtp: 0000000000000001: <<< NOOP"},
 		{func() { l.SMTPDisconnected(1, "quit") },
 			"0000000000000001 smtp disconnected reason=quit"},
 		{func() { l.SMTPDisconnected(1, "io-error: connection reset by peer") },

@@ -67,7 +67,7 @@ func New(env proc.Env) (*Role, error) {
 	r.stats.inet6 = r.stats.set.Counter(stat.SMTPSessionInet6)
 	r.back = newBackend(env, r.over)
 	r.gate.max = maxSessions()
-	r.smtp = server.New(server.Config{Backend: r.back, Clock: env.Clock, Log: env.Log, NewID: rand.Uint64})
+	r.smtp = server.New(server.Config{Backend: r.back, Clock: env.Clock, Log: env.Log, NewID: rand.Uint64, Trace: env.Trace})
 	for _, what := range env.Paused {
 		r.gate.paused = r.gate.paused || what == "smtp"
 	}

@@ -123,7 +123,7 @@ func (s *Session) rcpt(string) smtp.Reply {
 	n, err := s.srv.backend.Rcpt(s.srv.ctx, s, t, r)
 	if err != nil {
 		refusal := smtp.FromError(err)
-		refusal.Text += ": <" + r.To.String() + ">"
+		refusal.Text += ": <" + r.To.SMTP() + ">"
 		return refusal
 	}
 	t.Envelopes += n

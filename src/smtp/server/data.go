@@ -66,7 +66,7 @@ func (s *Session) appendReceived(b []byte) []byte {
 	b = append(append(b, " ("+Software+") with "...), s.protocol()...)
 	b = fmt.Appendf(b, " id %08x", uint32(t.ID))
 	if len(t.Rcpts) == 1 {
-		b = append(append(b, "\n\tfor <"...), t.Rcpts[0].To.String()...)
+		b = append(append(b, "\n\tfor <"...), t.Rcpts[0].To.SMTP()...)
 		b = append(b, '>')
 	}
 	return append(rfc5322.AppendDate(append(b, ";\n\t"...), t.Received), '\n')
@@ -185,6 +185,6 @@ func (s *Session) logAccepted(t *Transaction) {
 	s.srv.log.SMTPMessage(s.ID, t.ID, t.Size, len(t.Rcpts), proto)
 	for i := range t.Rcpts {
 		r := &t.Rcpts[i]
-		s.srv.log.SMTPEnvelope(s.ID, r.Last, t.Mail.From.String(), r.To.String())
+		s.srv.log.SMTPEnvelope(s.ID, r.Last, t.Mail.From.SMTP(), r.To.SMTP())
 	}
 }

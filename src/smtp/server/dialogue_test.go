@@ -133,6 +133,8 @@ func (d *dialogue) set(arg string) {
 		ln.Socket, ln.Submission = true, true
 	case "submission":
 		ln.Submission = true
+	case "trace":
+		d.rig.trace.Store(true)
 	case "mask-src":
 		ln.MaskSource = true
 	case "no-dsn":

@@ -114,9 +114,9 @@ func (s *Session) reportTx(row *row, r smtp.Reply) {
 		if !r.Refused() {
 			s.report(Event{Kind: TxBegin})
 		}
-		s.report(Event{Kind: TxMail, Code: r.Code, Text: s.tx.Mail.From.String()})
+		s.report(Event{Kind: TxMail, Code: r.Code, Text: s.tx.Mail.From.SMTP()})
 	case PhaseRcptTo:
-		s.report(Event{Kind: TxRcpt, Code: r.Code, Text: s.parsed.rcpt.To.String()})
+		s.report(Event{Kind: TxRcpt, Code: r.Code, Text: s.parsed.rcpt.To.SMTP()})
 	case PhaseData:
 		s.report(Event{Kind: TxData, Code: r.Code})
 	}

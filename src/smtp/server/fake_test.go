@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -144,6 +145,7 @@ type rig struct {
 	log   *lines
 	ln    *Listener
 	local netip.AddrPort // the address that clients seem to come from
+	trace atomic.Bool
 }
 
 var birthday = time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
@@ -158,7 +160,7 @@ func newRig(t testing.TB) *rig {
 		defer mu.Unlock()
 		n++
 		return n
-	}})
+	}, Trace: func(name string) bool { return name == "smtp" && r.trace.Load() }})
 	r.ln = &Listener{Gen: 1, Identity: "l", Hostname: "mx.example.com",
 		Settings: Settings{MaxMails: 100, MaxRcpt: 1000, MaxSize: 35 << 20}}
 	r.local = netip.MustParseAddrPort("192.0.2.7:4321")

@@ -19,6 +19,9 @@ type Config struct {
 	Log     *mlog.Logger
 	// NewID returns a number that nobody else has: for sessions and Message-IDs.
 	NewID func() uint64
+	// Trace tells whether a trace is on: "smtp" shows commands and replies. Nil:
+	// none is.
+	Trace func(name string) bool
 }
 
 // Server holds sessions, of any number of listeners. It is safe for use by many
@@ -29,6 +32,7 @@ type Server struct {
 	log     *mlog.Logger
 	newID   func() uint64
 	pools   *pools
+	trace   func(name string) bool
 
 	ctx  context.Context // of all sessions; ends when they are killed
 	kill context.CancelFunc
@@ -45,9 +49,13 @@ type Server struct {
 // New returns a Server. Run must be going while it has sessions.
 func New(c Config) *Server {
 	ctx, kill := context.WithCancel(context.Background())
+	if c.Trace == nil {
+		c.Trace = func(string) bool { return false }
+	}
 	return &Server{
 		ctx: ctx, kill: kill,
 		backend: c.Backend, clock: c.Clock, log: c.Log, newID: c.NewID,
+		trace:    c.Trace,
 		pools:    newPools(),
 		stop:     make(chan struct{}),
 		sessions: make(map[*Session]struct{}),

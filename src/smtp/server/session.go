@@ -169,15 +169,27 @@ func (s *Session) idle() error {
 		s.hangUp(timedOut)
 		return errTimeout
 	case s.waiting.Swap(0) != 0:
-		s.parked = true
+		s.park()
 		return errParked
 	}
 	return nil
 }
 
+// park gives up what an idle session does not need; its goroutine, whose stack
+// has grown, ends, and a new one waits.
+func (s *Session) park() {
+	s.parked, s.command = true, ""
+	if s.tx == nil {
+		s.parsed.mail, s.parsed.rcpt = smtp.Mail{}, smtp.Rcpt{}
+	}
+}
+
 // run answers one command line.
 func (s *Session) run(line string) {
 	s.command = line
+	if s.srv.trace("smtp") {
+		s.srv.log.SMTPTrace(s.ID, "<<<", line)
+	}
 	s.report(Event{Kind: ProtocolClient, Text: line})
 	cmd := smtp.ParseCommand(line)
 	row := find(cmd.Verb)
@@ -247,6 +259,9 @@ func (s *Session) say(row *row, r smtp.Reply) {
 		r = tooManyErrors
 	}
 	s.in.put(r.Append)
+	if s.srv.trace("smtp") {
+		s.srv.log.SMTPTrace(s.ID, ">>>", r.String())
+	}
 	s.reportReply(row, r)
 	switch {
 	case !r.Refused():
