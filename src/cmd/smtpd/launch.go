@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -29,7 +30,7 @@ type parentConfig struct {
 
 // launch makes this process the parent, or starts one in the background and
 // returns when that serves.
-func launch(o options, stderr io.Writer) error {
+func launch(ctx context.Context, o options, stderr io.Writer) error {
 	var as *syscall.Credential
 	switch {
 	case o.state != "":
@@ -51,6 +52,14 @@ func launch(o options, stderr io.Writer) error {
 			return err
 		}
 	}
+	if !c.Detach {
+		if err := become(as); err != nil {
+			return err
+		}
+		if proc.SetTitle(proc.Title(proc.ParentTitle)) {
+			return status(parent.Run(ctx, c.Options, stderr, func() {}))
+		}
+	}
 	text, err := json.Marshal(c)
 	if err != nil {
 		return err
@@ -59,10 +68,15 @@ func launch(o options, stderr io.Writer) error {
 	if c.Detach {
 		return background(hello, as, stderr)
 	}
-	if err := become(as); err != nil {
-		return err
-	}
 	return proc.Become(proc.ParentTitle, hello)
+}
+
+// status makes an error of an exit status that is one.
+func status(code int) error {
+	if code == proc.ExitOK {
+		return nil
+	}
+	return exitStatus(code)
 }
 
 // owner makes the state directory if it is missing, and returns whom root must
@@ -114,21 +128,21 @@ func background(hello *msg.Hello, as *syscall.Credential, stderr io.Writer) erro
 	if err != nil {
 		return err
 	}
-	status, statusEnd, err := os.Pipe()
+	ready, readyEnd, err := os.Pipe()
 	if err != nil {
 		file.Close()
 		return err
 	}
-	defer status.Close()
+	defer ready.Close()
 	words, wordsEnd, err := os.Pipe()
 	if err != nil {
 		file.Close()
-		statusEnd.Close()
+		readyEnd.Close()
 		return err
 	}
 	defer words.Close()
 	process, err := proc.Reexec(proc.Start{
-		Title: proc.ParentTitle, Files: []*os.File{file, statusEnd}, Stdin: os.Stdin, Stderr: wordsEnd,
+		Title: proc.ParentTitle, Files: []*os.File{file, readyEnd}, Stdin: os.Stdin, Stderr: wordsEnd,
 		Env: os.Environ(), Credential: as, Session: true,
 	})
 	wordsEnd.Close()
@@ -140,7 +154,7 @@ func background(hello *msg.Hello, as *syscall.Credential, stderr io.Writer) erro
 		return err
 	}
 	b := make([]byte, 1)
-	if n, _ := status.Read(b); n == 1 && b[0] == readyByte {
+	if n, _ := ready.Read(b); n == 1 && b[0] == readyByte {
 		return process.Release()
 	}
 	st, err := process.Wait()

@@ -42,7 +42,7 @@ func run(ctx context.Context, args []string, _ io.Reader, stdout, stderr io.Writ
 	if o.check {
 		return check(ctx, o, stdout, stderr)
 	}
-	if err := launch(o, stderr); err != nil {
+	if err := launch(ctx, o, stderr); err != nil {
 		var st exitStatus
 		if errors.As(err, &st) {
 			return int(st)

@@ -37,6 +37,7 @@ type Birth struct {
 // Born reads the Hello. The error is ErrOtherBuild for a parent of another
 // build, who is told so.
 func Born() (*Birth, error) {
+	nameProcess()
 	fd := helloFD
 	if n, err := strconv.Atoi(os.Getenv(helloEnv)); err == nil {
 		fd = n

@@ -219,10 +219,10 @@ func (p *Parent) first(ctx context.Context, l *load.Loaded) error {
 	if err := p.prepare(ctx, pl); err != nil {
 		return err
 	}
-	if err := p.commit(ctx, pl); err != nil {
+	if err := p.writePid(); err != nil {
 		return err
 	}
-	return p.writePid()
+	return p.commit(ctx, pl)
 }
 
 // source gives diags the text of the files that their places are in, to show
