@@ -17,9 +17,8 @@ const (
 	window = 2 * maxBatch
 	// ahead is how many bytes may wait for an agent to read them.
 	ahead = 1 << 20
-	// inlineBody is the largest body that travels in one frame.
-	inlineBody = 512 << 10
-	// chunk is the size of the pieces of others.
+	// chunk is the largest body that travels in one frame, and the size of the
+	// pieces of others: an agent keeps a window of them in memory.
 	chunk = 64 << 10
 	// quantum is how many deliveries an agent does before it makes room for one
 	// that somebody else waits for.
@@ -243,7 +242,7 @@ func (s *slot) pump() {
 		s.last++
 		s.inflight[s.last] = it
 		s.since = s.p.o.Clock.Mono()
-		if it.Size == 0 || it.Body != nil && len(it.Body) <= inlineBody {
+		if it.Size == 0 || it.Body != nil && len(it.Body) <= chunk {
 			m := it.frame()
 			m.Inline, m.Body = true, it.Body
 			s.put(s.last, m)

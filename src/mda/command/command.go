@@ -145,7 +145,7 @@ func start(cmd Command, in, output *os.File) (*os.Process, error) {
 		Dir:   cmd.Dir,
 		Env:   cmd.Env,
 		Files: []*os.File{in, output, output},
-		Sys:   &syscall.SysProcAttr{Setsid: true},
+		Sys:   ownGroup(),
 	}
 	if st, err := os.Stat(cmd.Dir); err != nil || !st.IsDir() {
 		attr.Dir = "/"

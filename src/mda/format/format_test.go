@@ -129,8 +129,8 @@ func TestBad(t *testing.T) {
 	}
 }
 
-// The 2012 expansion overflow: a local part of 255 bytes in every form.
-func TestLongLocalPart(t *testing.T) {
+// Of 2012: a local part of 255 bytes in every form overflowed.
+func Test2012ExpansionOverflow(t *testing.T) {
 	long := addr.Address{Local: strings.Repeat("l", 255), Domain: strings.Repeat("d", 255)}
 	v := Values{Sender: long, Rcpt: long, Dest: long, Name: long.Local, Home: "/" + long.Local}
 	for name := range names {

@@ -85,9 +85,10 @@ var hostile = []string{
 	"${X:-`touch MARK`}", "*", "a b  c", "-rf", "#x", "~root", "x\\",
 }
 
-// TestNoSecondEvaluation runs each template under the real shell with hostile
-// values. out is the file that the first argument is written to.
-func TestNoSecondEvaluation(t *testing.T) {
+// TestRawAndSENDERInMDA, and CVE-2020-7247: each template runs under the real
+// shell with hostile values. out is the file that the first argument is written
+// to.
+func TestRawAndSENDERInMDA(t *testing.T) {
 	if _, err := os.Stat("/bin/sh"); err != nil {
 		t.Skip("needs /bin/sh")
 	}

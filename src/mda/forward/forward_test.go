@@ -24,7 +24,9 @@ func must(t *testing.T, err error) {
 	}
 }
 
-func TestRead(t *testing.T) {
+// TestCVE20157687Forward has every refusal of forward(5), hard links and fifos
+// among them.
+func TestCVE20157687Forward(t *testing.T) {
 	uid := uint32(os.Getuid())
 	for _, tc := range []struct {
 		name  string

@@ -15,10 +15,10 @@ type readerKey struct{ uid, gid uint32 }
 
 // reader is an agent that reads files for us as a user, one at a time.
 type reader struct {
-	key readerKey
-	// turn is held by who speaks with the agent; users is how many do or want to.
-	turn  sync.Mutex
-	users int // guarded by Deliveries.mu
+	key   readerKey
+	users int // how many speak with the agent or want to; guarded by Deliveries.mu
+
+	turn  sync.Mutex // held by who speaks; taken before Deliveries.mu
 	agent *agent
 	calls uint64
 	used  time.Duration
@@ -36,15 +36,15 @@ func (d *Deliveries) read(ctx context.Context, u User, m msg.Message, reply msg.
 	r.users++
 	d.mu.Unlock()
 	r.turn.Lock()
+	defer r.turn.Unlock()
 	err := d.converse(ctx, r, u, m, reply)
 	r.used = d.o.Clock.Mono()
-	r.turn.Unlock()
 	d.mu.Lock()
+	defer d.mu.Unlock()
 	r.users--
 	if r.users == 0 && r.agent == nil {
 		delete(d.readers, k)
 	}
-	d.mu.Unlock()
 	return err
 }
 
