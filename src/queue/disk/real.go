@@ -16,22 +16,41 @@ import (
 
 // Real is the machine's disk below one directory.
 type Real struct {
-	root *os.File
+	root int // a directory's descriptor, or AT_FDCWD
 }
 
-// NewReal opens the directory that becomes the root.
+// NewReal opens the directory that becomes the root. After a chroot the root may
+// be one that we can search but not read, as OpenSMTPD's spool is: then it must
+// be the working directory, and stays so.
 func NewReal(dir string) (*Real, error) {
 	fd, err := retry(func() (int, error) {
 		return unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	})
+	if err == unix.EACCES && sameFile(dir, ".") {
+		return &Real{unix.AT_FDCWD}, nil
+	}
 	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: dir, Err: err}
 	}
-	return &Real{os.NewFile(uintptr(fd), dir)}, nil
+	return &Real{fd}, nil
+}
+
+func sameFile(a, b string) bool {
+	x, err := os.Stat(a)
+	if err != nil {
+		return false
+	}
+	y, err := os.Stat(b)
+	return err == nil && os.SameFile(x, y)
 }
 
 // Close ends the use of the root; open files stay open.
-func (r *Real) Close() error { return r.root.Close() }
+func (r *Real) Close() error {
+	if r.root == unix.AT_FDCWD {
+		return nil
+	}
+	return unix.Close(r.root)
+}
 
 // retry repeats a system call that a signal interrupted.
 func retry[T any](f func() (T, error)) (T, error) {
@@ -46,7 +65,7 @@ func retry[T any](f func() (T, error)) (T, error) {
 // at calls f with the descriptor of the directory that holds the last component
 // of name, walking there without following links.
 func (r *Real) at(op, name string, f func(dir int, base string) error) error {
-	dir := int(r.root.Fd())
+	dir := r.root
 	rest := name
 	for {
 		i := strings.IndexByte(rest, '/')
@@ -54,7 +73,7 @@ func (r *Real) at(op, name string, f func(dir int, base string) error) error {
 			break
 		}
 		next, err := openDir(dir, rest[:i])
-		if dir != int(r.root.Fd()) {
+		if dir != r.root {
 			unix.Close(dir)
 		}
 		if err != nil {
@@ -63,7 +82,7 @@ func (r *Real) at(op, name string, f func(dir int, base string) error) error {
 		dir, rest = next, rest[i+1:]
 	}
 	_, err := retry(func() (struct{}, error) { return struct{}{}, f(dir, rest) })
-	if dir != int(r.root.Fd()) {
+	if dir != r.root {
 		unix.Close(dir)
 	}
 	if err != nil {
@@ -230,7 +249,11 @@ func (r *Real) Lock(name string) (io.Closer, error) {
 
 // Space implements FS.
 func (r *Real) Space() (Space, error) {
-	s, err := retry(func() (Space, error) { return space(int(r.root.Fd())) })
+	read := func(st *unix.Statfs_t) error { return unix.Fstatfs(r.root, st) }
+	if r.root == unix.AT_FDCWD {
+		read = func(st *unix.Statfs_t) error { return unix.Statfs(".", st) }
+	}
+	s, err := retry(func() (Space, error) { return space(read) })
 	if err != nil {
 		return Space{}, fmt.Errorf("statfs: %w", err)
 	}

@@ -6,9 +6,9 @@ import "golang.org/x/sys/unix"
 
 func datasync(fd int) error { return unix.Fsync(fd) }
 
-func space(fd int) (Space, error) {
+func space(read func(*unix.Statfs_t) error) (Space, error) {
 	var st unix.Statfs_t
-	if err := unix.Fstatfs(fd, &st); err != nil {
+	if err := read(&st); err != nil {
 		return Space{}, err
 	}
 	return Space{
