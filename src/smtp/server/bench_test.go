@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"syscall"
 	"testing"
 
 	"opensmtpd/src/clock"
@@ -56,7 +57,18 @@ func bench(b *testing.B) (net.Conn, *bufio.Reader) {
 	in := bufio.NewReader(nc)
 	skip(b, in, 1)
 	ask(b, nc, in, []byte("HELO x\r\n"), 1)
+	before := used(b)
+	b.Cleanup(func() { b.ReportMetric(float64(used(b)-before)/float64(b.N), "cpu-ns/op") })
 	return nc, in
+}
+
+// used is the CPU time of the process so far: client and server.
+func used(b *testing.B) int64 {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return u.Utime.Nano() + u.Stime.Nano()
 }
 
 func skip(b *testing.B, in *bufio.Reader, n int) {
