@@ -107,8 +107,10 @@ func (w *world) commit(n, size int, replaces *mail.EnvelopeID) {
 			return
 		}
 		body := testBody(id, size)
-		if _, err := b.Write(body[:1000]); err == nil {
-			_, err = b.Write(body[1000:])
+		for piece := range slices.Chunk(body, 64<<10) {
+			if _, err := b.Write(piece); err != nil {
+				break // Close tells
+			}
 		}
 		if err := b.Close(); err != nil {
 			w.failed(err)

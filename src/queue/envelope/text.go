@@ -341,12 +341,22 @@ func readSockaddr(e *Envelope, v string) error {
 	if len(v) > 1 && v[0] == '[' && v[len(v)-1] == ']' {
 		s, scoped = v[1:len(v)-1], true
 	}
+	if old, ok := cutPrefixFold(v, "IPv6:"); ok { // until 6.3
+		s, scoped = old, true
+	}
 	ip, err := netip.ParseAddr(s)
 	if err != nil || ip.Is4() == scoped || len(ip.Zone()) > maxZone {
 		return fmt.Errorf("%.80q is not an address", v)
 	}
 	e.Source = netip.AddrPortFrom(ip, 0)
 	return nil
+}
+
+func cutPrefixFold(s, prefix string) (string, bool) {
+	if len(s) < len(prefix) || !strings.EqualFold(s[:len(prefix)], prefix) {
+		return s, false
+	}
+	return s[len(prefix):], true
 }
 
 // CleanLine returns s fit for a field: CR, LF and NUL become \xNN, and what
