@@ -163,6 +163,11 @@ func (d *Deliveries) forward(ctx context.Context, u User) ([]byte, bool, *mailer
 	}
 	if reply.Err != nil {
 		d.o.Log.Warnf("warn: smtpd: forward of %s: %v", u.Name, reply.Err.Cause)
+		if reply.Err.Class == mailerr.Perm {
+			// What is not to be trusted is ignored: the user gets the mail,
+			// not the sender a bounce that he can do nothing about.
+			return nil, false, nil
+		}
 		return nil, false, reply.Err
 	}
 	return reply.Data, reply.Found, nil
