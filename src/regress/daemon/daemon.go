@@ -329,6 +329,33 @@ func (d *Daemon) Run(stdin string, program string, args ...string) (stdout, stde
 	return out.String(), errs.String(), c.ProcessState.ExitCode()
 }
 
+// RunAs is Run as another user, without input, for a test that is root.
+func (d *Daemon) RunAs(who *syscall.Credential, program string, args ...string) (output string, status int) {
+	d.t.Helper()
+	return d.as(who, filepath.Join(d.Bin, program), args...)
+}
+
+// GarbageAs writes random bytes to a Unix socket as another user.
+func (d *Daemon) GarbageAs(who *syscall.Credential, socket string) {
+	d.t.Helper()
+	const script = `head -c 3000 /dev/urandom | timeout 5 socat -u - "UNIX-CONNECT:$0"`
+	d.as(who, "/bin/sh", "-c", script, socket)
+}
+
+func (d *Daemon) as(who *syscall.Credential, path string, args ...string) (string, int) {
+	d.t.Helper()
+	ctx, cancel := context.WithTimeout(d.t.Context(), Wait)
+	defer cancel()
+	c := exec.CommandContext(ctx, path, args...)
+	c.Dir = "/"
+	c.SysProcAttr = &syscall.SysProcAttr{Credential: who}
+	out, err := c.CombinedOutput()
+	if err != nil && c.ProcessState == nil {
+		d.t.Fatal(err)
+	}
+	return string(out), c.ProcessState.ExitCode()
+}
+
 // Ctl runs smtpctl, which must succeed, and returns what it printed.
 func (d *Daemon) Ctl(args ...string) string {
 	d.t.Helper()
