@@ -263,11 +263,16 @@ func Queue(l *load.Loaded) *QueueConf {
 		MTA: mtaLimits(s.MTALimits),
 	}
 	for _, a := range l.Actions {
-		out.Actions = append(out.Actions, QueueAction{
+		q := QueueAction{
 			Name: a.Name, Method: a.Method, TTL: orTTL(a.TTL, s.QueueTTL.Value), User: a.User,
 			UserBase: string(a.UserBase), Path: a.Path, Junk: a.Junk, LMTPDest: a.LMTPDest,
 			RcptTo: a.RcptTo, Wrapper: a.Wrapper,
-		})
+		}
+		if u, err := conf.ParseRelay(a.Host); a.Host != "" && err == nil {
+			q.RelayHost = u.Host
+		}
+		q.RelayTable = a.HostTable != ""
+		out.Actions = append(out.Actions, q)
 	}
 	return out
 }

@@ -55,6 +55,11 @@ type QueueAction struct {
 	LMTPDest string
 	RcptTo   bool
 	Wrapper  string
+	// RelayHost is the host to which all mail of a relay action goes, and
+	// RelayTable tells that a table names it, the same for all domains: mail of
+	// such an action is one destination.
+	RelayHost  string `json:",omitempty"`
+	RelayTable bool   `json:",omitempty"`
 }
 
 // ControlConf is what the process behind the control socket must know.

@@ -322,12 +322,16 @@ func exchange(ctx context.Context, q *dns.Msg, server netip.AddrPort, timeout ti
 // 2308 section 5).
 func result(m *dns.Msg) ([]dns.RR, time.Duration, error) {
 	if len(m.Answer) == 0 || m.Rcode != dns.RcodeSuccess {
+		none := ErrNone
+		if m.Rcode == dns.RcodeNameError {
+			none = errNoName
+		}
 		for _, rr := range m.Ns {
 			if soa, ok := rr.(*dns.SOA); ok {
-				return nil, time.Duration(min(soa.Minttl, soa.Hdr.Ttl)) * time.Second, ErrNone
+				return nil, time.Duration(min(soa.Minttl, soa.Hdr.Ttl)) * time.Second, none
 			}
 		}
-		return nil, noTTL, ErrNone
+		return nil, noTTL, none
 	}
 	ttl := maxTTL
 	for _, rr := range m.Answer {

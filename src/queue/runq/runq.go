@@ -107,6 +107,7 @@ const (
 	suspended flags = 1 << iota
 	removed         // while in flight
 	overdue         // too old, but to be tried once before it expires
+	taken           // in flight, and not counted for its destination any more
 )
 
 // entry is 64 bytes and without pointers: a million of them cost the collector
@@ -438,9 +439,28 @@ func (q *Queue) land(e *entry) {
 		return
 	}
 	d := &q.dests[e.dest]
+	q.inflight[d.typ]--
+	if e.flags&taken != 0 {
+		e.flags &^= taken
+		return
+	}
 	d.running--
 	d.adjust()
-	q.inflight[d.typ]--
+	q.line(e.dest)
+}
+
+// Taken tells that an envelope in flight waits no longer, but is being worked
+// on: it does not count for the Hold of its destination any more, which bounds
+// what waits there.
+func (q *Queue) Taken(id mail.EnvelopeID) {
+	_, e := q.flying(id)
+	if e == nil || e.flags&taken != 0 || e.heap == expiringMark {
+		return
+	}
+	e.flags |= taken
+	d := &q.dests[e.dest]
+	d.running--
+	d.adjust()
 	q.line(e.dest)
 }
 

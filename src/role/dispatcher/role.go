@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -22,6 +23,7 @@ import (
 	"opensmtpd/src/conf/project"
 	"opensmtpd/src/mail"
 	"opensmtpd/src/mlog"
+	"opensmtpd/src/mta"
 	"opensmtpd/src/privsep/msg"
 	"opensmtpd/src/privsep/proc"
 	"opensmtpd/src/smtp/server"
@@ -37,6 +39,7 @@ type Role struct {
 	back  *backend
 	stats counters
 	gate  gate
+	relay *relaying
 
 	mu       sync.Mutex
 	prepared *generation
@@ -67,7 +70,8 @@ func New(env proc.Env) (*Role, error) {
 	r.stats.inet6 = r.stats.set.Counter(stat.SMTPSessionInet6)
 	r.back = newBackend(env, r.over)
 	r.gate.max = maxSessions()
-	r.smtp = server.New(server.Config{Backend: r.back, Clock: env.Clock, Log: env.Log, NewID: rand.Uint64, Trace: env.Trace})
+	r.relay = newRelaying(env, &r.stats, nil)
+	r.smtp = server.New(server.Config{Backend: r.back, Clock: env.Clock, Log: env.Log, NewID: rand.Uint64, Trace: env.Trace, Quiet: debug.FreeOSMemory})
 	for _, what := range env.Paused {
 		r.gate.paused = r.gate.paused || what == "smtp"
 	}
@@ -84,6 +88,7 @@ type generation struct {
 	gen    mail.Gen
 	net    []*server.Listener
 	socket *server.Listener // nil: there is none
+	relay  *mta.Config
 	files  map[string]*os.File
 }
 
@@ -97,6 +102,9 @@ func (r *Role) Prepare(_ context.Context, c proc.Conf) error {
 	err := project.Decode(c.Projection, &p)
 	if err == nil {
 		err = r.listeners(g, &p)
+	}
+	if err == nil {
+		g.relay, err = relayConf(c, &p, g.files)
 	}
 	if err != nil {
 		g.close()
@@ -154,6 +162,7 @@ func (r *Role) Commit(gen mail.Gen) {
 		return
 	}
 	r.prepared, r.current = nil, g
+	r.relay.mta.Configure(g.relay)
 	keep := make(map[string]bool)
 	for _, l := range g.net {
 		keep[l.Identity] = true
@@ -217,6 +226,7 @@ func (r *Role) Run(ctx context.Context) error {
 	var helpers sync.WaitGroup
 	helpers.Go(func() { r.smtp.Run(inner) })
 	helpers.Go(func() { r.back.ids.run(inner) })
+	helpers.Go(func() { r.relay.run(inner) })
 
 	accepting, stop := context.WithCancel(ctx)
 	defer stop()
@@ -237,7 +247,10 @@ func (r *Role) Run(ctx context.Context) error {
 	r.loops.Wait()
 	// Shortly before the daemon's patience ends.
 	grace, enough := within(context.Background(), r.clock, r.env.Grace*3/4)
+	var relays sync.WaitGroup
+	relays.Go(func() { r.relay.mta.Stop(grace) })
 	r.smtp.Stop(grace)
+	relays.Wait()
 	enough()
 	cancel()
 	helpers.Wait()
@@ -264,6 +277,7 @@ func within(ctx context.Context, c clock.Clock, d time.Duration) (context.Contex
 func (r *Role) Handlers() []proc.Handler {
 	return []proc.Handler{
 		{From: proc.Queue, Type: msg.TypeIntake, Do: r.intake},
+		{From: proc.Queue, Type: msg.TypeRelayTask, Do: r.relay.task},
 		{From: proc.Control, Type: msg.TypeLocalSession, Do: r.localSession},
 		{From: proc.Control, Type: msg.TypeControl, Do: r.control},
 		{From: proc.Control, Type: msg.TypeStats, Do: func(_ context.Context, q proc.Request) { q.Reply(r.stats.set.Reply()) }},

@@ -3,6 +3,7 @@ package lka
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"os"
 
 	"opensmtpd/src/conf"
@@ -23,6 +24,7 @@ type generation struct {
 	files     map[string]*table.Static // by identity
 	expand    expand.Config
 	resources proc.Resources
+	addrs     []netip.Addr // of this machine
 }
 
 // generation makes one of what parent sent, and closes the descriptors. Files
@@ -40,7 +42,7 @@ func (r *Role) generation(c proc.Conf, before *generation) (*generation, error) 
 		return nil, err
 	}
 	g := &generation{
-		gen: c.Gen, tables: make(map[string]table.Table), files: make(map[string]*table.Static), resources: c.Resources,
+		gen: c.Gen, tables: make(map[string]table.Table), files: make(map[string]*table.Static), resources: c.Resources, addrs: p.LocalAddrs,
 	}
 	for i := range p.Tables {
 		t, err := r.table(&p, &p.Tables[i], g, before, files)

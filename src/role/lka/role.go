@@ -42,7 +42,9 @@ type Role struct {
 	queue   proc.Caller
 	libexec string
 	dns     *dns.Resolver
-	stats   stat.Set
+	// exchanger remembers mail servers; it asks through dns.
+	exchanger *dns.Exchanger
+	stats     stat.Set
 
 	mu       sync.RWMutex
 	current  *generation
@@ -65,6 +67,7 @@ func New(env proc.Env) (*Role, error) {
 		env: env, log: env.Log, parent: env.Peers[proc.Parent], queue: env.Peers[proc.Queue], libexec: paths.LibExec(exe),
 		dns: dns.New(env.Clock, env.Conf.Resources.ResolvConf, env.Conf.Resources.Hosts),
 	}
+	r.exchanger = dns.NewExchanger(r.dns)
 	if err := r.Prepare(context.Background(), env.Conf); err != nil {
 		r.dns.Close()
 		return nil, err
@@ -101,6 +104,7 @@ func (r *Role) Commit(gen mail.Gen) {
 		r.old = append(r.old, r.current)
 		r.old = r.old[max(0, len(r.old)-kept):]
 		r.dns.Configure(g.resources.ResolvConf, g.resources.Hosts)
+		r.exchanger.Forget()
 	}
 	r.current = g
 }
@@ -135,12 +139,12 @@ func (r *Role) Run(ctx context.Context) error {
 
 // Handlers implements proc.Program.
 func (r *Role) Handlers() []proc.Handler {
-	return []proc.Handler{
+	return append(r.relayHandlers(), []proc.Handler{
 		{From: proc.Dispatcher, Type: msg.TypeExpand, Concurrent: true, Do: r.expand},
 		{From: proc.Queue, Type: msg.TypeExpand, Concurrent: true, Do: r.expand},
 		{From: proc.Dispatcher, Type: msg.TypeRDNS, Concurrent: true, Do: r.rdns},
 		{From: proc.Parent, Type: msg.TypeUserBase, Concurrent: true, Do: r.userBase},
 		{From: proc.Control, Type: msg.TypeControl, Concurrent: true, Do: r.control},
 		{From: proc.Control, Type: msg.TypeStats, Do: func(_ context.Context, q proc.Request) { q.Reply(r.stats.Reply()) }},
-	}
+	}...)
 }

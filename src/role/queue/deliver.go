@@ -198,7 +198,7 @@ func (r *Role) relay(e *envelope.Envelope) {
 }
 
 func (r *Role) relayed(e *envelope.Envelope, began time.Time, dest string, res Relayed) {
-	if r.cutShort(res.Err) {
+	if res.Returned || r.cutShort(res.Err) {
 		r.putBack(e.ID)
 		return
 	}
@@ -212,10 +212,11 @@ func (r *Role) relayed(e *envelope.Envelope, began time.Time, dest string, res R
 		r.succeeded(e, began, res.NoDSN)
 		return
 	}
-	if _, none := r.relayer.(noRelayer); none {
-		r.env.Log.TempFail(r.entry(e), res.Err.Text)
+	line := res.Line
+	if line == "" {
+		line = res.Err.Reply()
 	}
-	r.failed(e, began, res.Err.Reply(), res.Err)
+	r.failed(e, began, line, res.Err)
 }
 
 // cutShort tells a try that ended because we stop from one that failed.

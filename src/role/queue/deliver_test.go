@@ -3,7 +3,6 @@ package queue
 import (
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -452,18 +451,5 @@ func TestRelay(t *testing.T) {
 	}
 	if i, _ := d.info(e.ID); !i.When.Equal(start.Add(400 * time.Second)) {
 		t.Errorf("next try at %v", i.When)
-	}
-}
-
-func TestNoRelayer(t *testing.T) {
-	d := run(t, options{})
-	id := d.submit(remote)
-	line := d.log.wait("relay: TempFail")
-	if !strings.Contains(line, "stat=No relaying on this server") {
-		t.Errorf("logged %q", line)
-	}
-	d.idle()
-	if ids := d.live(); !slices.Equal(ids, []mail.EnvelopeID{mail.EnvelopeAt(id, 0)}) {
-		t.Errorf("the store has %v", ids)
 	}
 }

@@ -52,8 +52,19 @@ type options struct {
 	paused  []string
 	grace   time.Duration
 	segment int64
+	log     *fakeLog                       // nil: one of its own
 	agent   func(*mda.Delivery) mda.Result // nil: everything succeeds
 	expand  func(*msg.Expand) *mailerr.Error
+}
+
+// noRelayer stands in where there is nothing that relays: mail waits.
+type noRelayer struct{}
+
+func (noRelayer) Dest(_, domain string) string { return domain }
+func (noRelayer) Domain(dest string) string    { return dest }
+func (noRelayer) Close(context.Context)        {}
+func (noRelayer) Relay(w *Relaying) {
+	w.Done(Relayed{Err: mailerr.Temporary(451, 3, 2, "No relaying on this server", nil)})
 }
 
 func projection(change func(*project.QueueConf)) []byte {
@@ -80,10 +91,16 @@ func prepare(t *testing.T, o options) *daemon {
 	if o.disk == nil {
 		o.disk = disk.NewSim()
 	}
+	if o.relayer == nil {
+		o.relayer = noRelayer{}
+	}
 	if o.clock == nil {
 		o.clock = clock.NewFake(start)
 	}
-	d := &daemon{t: t, clock: o.clock, disk: o.disk, log: newLog(), ended: make(chan error, 1)}
+	if o.log == nil {
+		o.log = newLog()
+	}
+	d := &daemon{t: t, clock: o.clock, disk: o.disk, log: o.log, ended: make(chan error, 1)}
 	d.lookup = &fakeLookup{d: d, refuse: o.expand}
 	d.disp = &fakeDispatcher{intake: make(chan msg.Intake, 100)}
 	d.agents = newAgents(o.agent)
@@ -373,12 +390,28 @@ func (l *fakeLog) wait(s string) string {
 	}
 }
 
-// idle waits until nothing is in flight and no report is being made.
+// idle waits until nothing is in flight and no report is being made or gathers.
 func (d *daemon) idle() {
+	d.turn()
 	d.until(func() bool {
+		if len(d.reports.open) > 0 {
+			d.clock.Advance(gather)
+		}
 		c := d.rq.Counts()
 		return c.Inflight == [3]int{} && c.Expiring == 0 && d.reports.running == 0 && len(d.reports.due) == 0
 	})
+}
+
+// turn returns when all that was due when it was called has been begun.
+func (d *daemon) turn() {
+	for range 2 { // the first may have been under way already
+		select {
+		case <-d.pumped:
+		default:
+		}
+		d.poke()
+		<-d.pumped
+	}
 }
 
 // until waits until cond, asked with the lock held, is true. Whatever changes

@@ -41,21 +41,14 @@ type Relaying struct {
 type Relayed struct {
 	// Err is nil when the other server took the mail.
 	Err *mailerr.Error
+	// Line is what the other server said, or what went wrong, for the envelope
+	// and the report; "": Err's reply.
+	Line string
 	// NoDSN: the other server took it, but will send no reports.
 	NoDSN bool
+	// Returned: it was not tried, and nothing else holds.
+	Returned bool
 	// Unreachable: so is everything else for the same destination, which need
 	// not be tried before its next moment.
 	Unreachable bool
-}
-
-// noRelayer stands in where there is nothing that relays: mail waits.
-type noRelayer struct{}
-
-func (noRelayer) Dest(_, domain string) string { return domain }
-func (noRelayer) Domain(dest string) string    { return dest }
-
-func (noRelayer) Close(context.Context) {}
-
-func (noRelayer) Relay(w *Relaying) {
-	w.Done(Relayed{Err: mailerr.Temporary(451, 3, 2, "No relaying on this server", nil)})
 }

@@ -40,7 +40,7 @@ import (
 type Options struct {
 	// Disk opens the spool when Run begins; nil: the directory Env.Dir.
 	Disk func() (disk.FS, error)
-	// Relayer takes envelopes for other servers; nil: they wait.
+	// Relayer takes envelopes for other servers; nil: dispatcher does.
 	Relayer Relayer
 }
 
@@ -55,6 +55,7 @@ type agents interface {
 type Role struct {
 	env     proc.Env
 	relayer Relayer
+	leases  *leases // nil: relayer is another
 	disk    func() (disk.FS, error)
 	pool    agents
 	stats   stat.Set
@@ -101,7 +102,8 @@ func New(env proc.Env, o Options) (*Role, error) {
 		updated:  updated{envs: make(map[mail.EnvelopeID]*envelope.Envelope)},
 	}
 	if r.relayer == nil {
-		r.relayer = noRelayer{}
+		r.leases = newLeases(r)
+		r.relayer = r.leases
 	}
 	if r.disk == nil {
 		r.checkOwner = true
@@ -134,7 +136,7 @@ func random64() uint64 {
 
 // Handlers is the table of what other processes may ask.
 func (r *Role) Handlers() []proc.Handler {
-	return []proc.Handler{
+	return append(r.leases.handlers(), []proc.Handler{
 		{From: proc.Lookup, Type: msg.TypeAddEnvelope, Do: r.addEnvelope},
 		{From: proc.Dispatcher, Type: msg.TypeReserveIDs, Concurrent: true, Do: r.reserveIDs},
 		{From: proc.Dispatcher, Type: msg.TypeBodyChunk, Do: r.bodyChunk},
@@ -142,7 +144,7 @@ func (r *Role) Handlers() []proc.Handler {
 		{From: proc.Dispatcher, Type: msg.TypeDiscard, Do: r.discard},
 		{From: proc.Control, Type: msg.TypeControl, Concurrent: true, Do: r.control},
 		{From: proc.Control, Type: msg.TypeStats, Do: r.showStats},
-	}
+	}...)
 }
 
 // Run opens the store, and schedules until ctx ends.
@@ -196,6 +198,9 @@ const verifyAgain = time.Minute
 func (r *Role) verify(ctx context.Context) {
 	for {
 		_, err := r.compare(ctx)
+		if err == nil {
+			r.env.Log.SpoolRead()
+		}
 		if err == nil || ctx.Err() != nil {
 			return
 		}

@@ -1,0 +1,527 @@
+package mta
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"opensmtpd/src/conf"
+	"opensmtpd/src/conf/project"
+	"opensmtpd/src/mail"
+	"opensmtpd/src/mail/addr"
+	"opensmtpd/src/mailerr"
+	"opensmtpd/src/privsep/msg"
+)
+
+// relayKey names a relay: mail with equal ones shares connections.
+type relayKey struct {
+	gen    mail.Gen
+	action string
+	url    conf.RelayURL // of a relay that the configuration names
+	domain string        // else of the recipients
+}
+
+// relay is a destination under an action.
+type relay struct {
+	m      *MTA
+	id     uint64
+	key    relayKey
+	conf   *Config
+	act    *Action
+	limits *project.MTALimits
+	domain *counter // shared by all relays of the same name
+
+	line     []*task
+	idle     []*session // the one that became idle last is woken first
+	starting int        // connections that are not ready yet
+	counter             // all its connections
+
+	state      relayState
+	until      time.Duration // when the servers must be looked up again
+	servers    []server
+	connectors []*connector
+	user       string // credentials; "" without
+	password   string
+	alarm      time.Duration // of the next look, 0: none is set
+	trouble    string        // what the last session that failed before it was ready said
+}
+
+type relayState uint8
+
+const (
+	relayNew     relayState = iota // nothing is known yet
+	relayAsking                    // look-ups are under way
+	relayReady                     // servers are known
+	relayRenewed                   // servers are known and being looked up again
+)
+
+// server is one address of an MX.
+type server struct {
+	name string
+	pref int
+	addr netip.Addr
+	host *host
+}
+
+// counter counts connections of something that is limited.
+type counter struct {
+	conns int
+	last  time.Duration // when the last one began
+	begun bool          // there was one
+}
+
+func (c *counter) opened(now time.Duration) { c.conns, c.last, c.begun = c.conns+1, now, true }
+
+// route finds the relay of a task, asking a table for it where the action says
+// so.
+func (m *MTA) route(c *Config, act *Action, t *task) {
+	dest := t.Envelopes[0].Dest.Domain
+	key := relayKey{gen: c.Gen, action: act.Name}
+	switch {
+	case act.Hosts != "":
+		m.goWork(func(ctx context.Context) { m.routeByTable(ctx, c, act, t, key) }, t)
+		return
+	case act.url != nil:
+		key.url = *act.url
+	default:
+		key.domain = addr.Lower(dest)
+	}
+	m.join(c, act, t, key)
+}
+
+// goWork runs f in a goroutine, or gives t back when there is no time for that.
+func (m *MTA) goWork(f func(context.Context), t *task) {
+	m.mu.Lock()
+	stopping := m.stopping
+	if !stopping {
+		m.work.Go(func() { f(m.asking) })
+	}
+	m.mu.Unlock()
+	if stopping {
+		m.giveBack(t)
+	}
+}
+
+// routeByTable asks for the relay of a domain, or for the next one of a list.
+func (m *MTA) routeByTable(ctx context.Context, c *Config, act *Action, t *task, key relayKey) {
+	q := &msg.RelayLookup{Gen: c.Gen, Service: msg.RelayHost, Table: act.Hosts}
+	if act.ByDomain {
+		q.Key = t.Envelopes[0].Dest.Domain
+	}
+	got, err := m.Lookup.Table(ctx, q)
+	switch {
+	case ctx.Err() != nil:
+		m.giveBack(t)
+		return
+	case err != nil || got.Err != nil || !got.Found:
+		m.Log.MTAWarn("Failed to retrieve smarthost from "+act.Hosts, failure(err, got))
+		m.refuse(t, "-", mailerr.Temporary(451, 4, 3, "Cannot retrieve smarthost", nil), false)
+		return
+	}
+	u, err := conf.ParseRelay(got.Value)
+	if err != nil {
+		m.Log.MTAWarn("Failed to parse smarthost "+got.Value, err)
+		m.refuse(t, "-", mailerr.Temporary(451, 3, 5, "Cannot parse smarthost", nil), false)
+		return
+	}
+	key.url = u
+	m.join(c, act, t, key)
+}
+
+func failure(err error, got *msg.RelayLookupReply) error {
+	switch {
+	case err != nil:
+		return err
+	case got.Err != nil:
+		return got.Err
+	}
+	return fmt.Errorf("no such entry")
+}
+
+// join puts a task into the line of its relay.
+func (m *MTA) join(c *Config, act *Action, t *task, key relayKey) {
+	if err := check(act, &key.url); err != nil {
+		m.Log.MTAWarn(fmt.Sprintf("action %q, relay %s", act.Name, key.url.Host), err)
+		m.refuse(t, "-", err, false)
+		return
+	}
+	m.mu.Lock()
+	if m.stopping {
+		m.mu.Unlock()
+		m.giveBack(t)
+		return
+	}
+	r := m.relays[key]
+	if r == nil {
+		r = &relay{m: m, id: m.newID(), key: key, conf: c, act: act}
+		r.limits = limitsOf(c, r.name())
+		if r.domain = m.domains[r.name()]; r.domain == nil {
+			r.domain = new(counter)
+			m.domains[r.name()] = r.domain
+			m.count.domain.Add(1)
+		}
+		m.relays[key] = r
+		m.count.relay.Add(1)
+	}
+	if n := len(r.idle); n > 0 && len(r.line) == 0 {
+		s := r.idle[n-1]
+		r.idle = r.idle[:n-1]
+		s.next <- t
+		m.mu.Unlock()
+		return
+	}
+	r.line = append(r.line, t)
+	r.look()
+	m.unlock()
+}
+
+// check refuses what the configuration should have refused.
+func check(act *Action, u *conf.RelayURL) *mailerr.Error {
+	switch {
+	case u.Label != "" && act.AuthTable == "":
+		return mailerr.Temporary(451, 3, 5, "No auth table for relaying", nil)
+	case act.TLS && (u.Scheme == "smtp+notls" || u.Scheme == "lmtp"):
+		return mailerr.Temporary(451, 7, 4, "TLS required for relaying", nil)
+	}
+	return nil
+}
+
+// name is that of the domain, or of the host that the configuration names.
+func (r *relay) name() string {
+	if r.key.url.Host != "" {
+		return r.key.url.Host
+	}
+	return r.key.domain
+}
+
+// named tells whether the configuration names the server, so that no MX is
+// looked up.
+func (r *relay) named() bool { return r.key.url.Host != "" }
+
+// scheme is how to speak: smtp, smtp+tls, smtp+notls, smtps or lmtp.
+func (r *relay) scheme() string {
+	s := r.key.url.Scheme
+	if s == "" {
+		s = "smtp"
+	}
+	if s == "smtp" && r.act.TLS {
+		return "smtp+tls"
+	}
+	return s
+}
+
+// verify tells whether the server must prove who it is.
+func (r *relay) verify() bool {
+	s := r.scheme()
+	return (s == "smtp+tls" || s == "smtps") && !r.act.NoVerify
+}
+
+func (r *relay) port() uint16 {
+	if r.named() {
+		return r.key.url.Port
+	}
+	return 25
+}
+
+// text is the relay in the words of smtpctl(8).
+func (r *relay) text() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "[relay:%s", r.name())
+	if r.named() {
+		fmt.Fprintf(&b, ",port=%d", r.port())
+	}
+	b.WriteString("," + r.scheme())
+	for _, opt := range []struct{ name, value string }{
+		{"auth", r.key.url.Label}, {"pki_name", r.act.PKI}, {"backup", r.backup()},
+		{"sourcetable", r.act.Src}, {"helotable", r.act.HeloSrc}, {"heloname", r.act.Helo},
+	} {
+		switch {
+		case opt.value == "":
+		case opt.name == "auth":
+			fmt.Fprintf(&b, ",auth=%s:%s", r.act.AuthTable, opt.value)
+		default:
+			fmt.Fprintf(&b, ",%s=%s", opt.name, opt.value)
+		}
+	}
+	if r.named() {
+		b.WriteString(",mx")
+	}
+	b.WriteByte(']')
+	return b.String()
+}
+
+// backup is the name that a backup MX has among the others.
+func (r *relay) backup() string {
+	if !r.act.Backup || r.named() {
+		return ""
+	}
+	if r.act.BackupMX != "" {
+		return r.act.BackupMX
+	}
+	return r.conf.Server
+}
+
+// look does what can be done for the line of r, with the lock held.
+func (r *relay) look() {
+	if len(r.line) == 0 || r.m.stopping {
+		r.rest()
+		return
+	}
+	switch r.state {
+	case relayNew:
+		r.state = relayAsking
+		r.m.work.Go(func() { r.prepare(r.m.asking) })
+		return
+	case relayAsking:
+		return
+	case relayReady:
+		if r.m.Clock.Mono() >= r.until {
+			r.state = relayRenewed
+			r.m.work.Go(func() { r.prepare(r.m.asking) })
+		}
+	case relayRenewed:
+	}
+	r.connect()
+}
+
+// lookLater calls look at a moment.
+func (r *relay) lookLater(at time.Duration) {
+	if r.alarm != 0 && r.alarm <= at {
+		return
+	}
+	r.alarm = at
+	r.m.at(at, func() {
+		if r.alarm == at {
+			r.alarm = 0
+			r.look()
+		}
+	})
+}
+
+// rest forgets a relay that nothing waits for.
+func (r *relay) rest() {
+	if len(r.line) > 0 || r.conns > 0 || r.state == relayAsking || r.state == relayRenewed || r.m.relays[r.key] != r {
+		return
+	}
+	delete(r.m.relays, r.key)
+	r.m.count.relay.Sub(1)
+	r.letGo()
+	for _, o := range r.m.relays {
+		if o.domain == r.domain {
+			return
+		}
+	}
+	if r.m.domains[r.name()] == r.domain {
+		delete(r.m.domains, r.name())
+		r.m.count.domain.Sub(1)
+	}
+}
+
+// letGo drops hosts and connectors.
+func (r *relay) letGo() {
+	release(r.servers, r.connectors)
+	r.servers, r.connectors = nil, nil
+}
+
+func release(servers []server, connectors []*connector) {
+	for i := range servers {
+		servers[i].host.release()
+	}
+	for _, c := range connectors {
+		c.source.release()
+	}
+}
+
+// fail ends all that waits for r; unreachable when the rest in the queue need
+// not be tried either. The lock is held.
+func (r *relay) fail(err *mailerr.Error, unreachable bool) {
+	line := r.line
+	r.line = nil
+	if r.state == relayReady {
+		r.state = relayNew // the next task begins anew
+		r.letGo()
+		r.rest()
+	}
+	where := r.name()
+	r.m.later = append(r.m.later, func() {
+		for _, t := range line {
+			r.m.refuse(t, where, err, unreachable)
+		}
+	})
+}
+
+// answers is what a relay must know before it can connect.
+type answers struct {
+	servers        []server
+	sources        []netip.Addr
+	ttl            time.Duration
+	user, password string
+}
+
+// prepare finds the servers, our addresses and the credentials.
+func (r *relay) prepare(ctx context.Context) {
+	got, err := r.ask(ctx)
+	r.m.mu.Lock()
+	defer r.m.unlock()
+	again := r.state == relayRenewed
+	r.state = relayReady
+	switch {
+	case err != nil && again && err.Class == mailerr.Temp:
+		r.until = r.m.Clock.Mono() + time.Minute // the old servers will do
+	case err != nil && ctx.Err() != nil: // we are stopping
+	case err != nil:
+		r.m.Log.MTAUnresolved(r.text(), err.Text)
+		r.fail(err, err.Class == mailerr.Temp)
+		return
+	default:
+		r.take(got)
+	}
+	r.look()
+}
+
+// take notes what was found, with the lock held.
+func (r *relay) take(got answers) {
+	oldServers, oldConnectors := r.servers, r.connectors
+	r.until = r.m.Clock.Mono() + max(got.ttl, 10*time.Second)
+	r.user, r.password = got.user, got.password
+	r.servers, r.connectors = got.servers, nil
+	for i := range r.servers {
+		r.servers[i].host = r.m.hold(r.servers[i].addr)
+	}
+	for _, a := range got.sources {
+		c := &connector{relay: r}
+		for _, old := range oldConnectors {
+			if old.source.addr == a {
+				c = old
+				c.broken = false
+			}
+		}
+		c.source = r.m.holdSource(a)
+		r.connectors = append(r.connectors, c)
+	}
+	release(oldServers, oldConnectors)
+}
+
+func (r *relay) ask(ctx context.Context) (a answers, err *mailerr.Error) {
+	if a.servers, a.ttl, err = r.askServers(ctx); err != nil {
+		return a, err
+	}
+	if a.sources, err = r.askSources(ctx); err != nil {
+		return a, err
+	}
+	if r.key.url.Label == "" {
+		return a, nil
+	}
+	got, fail := r.m.Lookup.Table(ctx, &msg.RelayLookup{
+		Gen: r.conf.Gen, Service: msg.RelaySecret, Table: r.act.AuthTable, Key: r.key.url.Label,
+	})
+	if fail != nil || got.Err != nil || !got.Found {
+		r.m.Log.MTAWarn("Failed to retrieve secret for "+r.text(), failure(fail, got))
+		return a, mailerr.Temporary(451, 7, 0, "Could not retrieve credentials", nil)
+	}
+	a.user, a.password = got.Value, got.Password
+	return a, nil
+}
+
+// askServers looks up the MXs, and leaves out those that lead back to us.
+func (r *relay) askServers(ctx context.Context) ([]server, time.Duration, *mailerr.Error) {
+	var got msg.MXReply
+	reply, err := r.m.Lookup.MX(ctx, &msg.MX{Domain: r.name(), Host: r.named()})
+	if err != nil {
+		return nil, 0, mailerr.Temporary(451, 4, 3, "Temporary failure in MX lookup", err)
+	}
+	if got = *reply; got.Err != nil {
+		return nil, 0, got.Err
+	}
+	limit := 1 << 16 // preferences from here on are not used
+	if name := r.backup(); name != "" {
+		limit = backupLimit(got.Hosts, name)
+	}
+	loops := false
+	if !r.named() {
+		if own := r.ownPref(got.Hosts); own < limit {
+			limit, loops = own, true
+		}
+	}
+	var list []server
+	for _, h := range got.Hosts {
+		if int(h.Pref) >= limit {
+			continue
+		}
+		for _, a := range h.Addrs {
+			list = append(list, server{name: h.Name, pref: int(h.Pref), addr: a.Unmap()})
+		}
+	}
+	if len(list) == 0 && loops {
+		return nil, 0, mailerr.Permanent(554, 4, 6, "Mail for "+r.name()+" loops back to this host", nil)
+	}
+	// Equals in any order (RFC 5321 section 5.1).
+	rand.Shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] })
+	slices.SortStableFunc(list, func(a, b server) int { return a.pref - b.pref })
+	return list, got.TTL, nil
+}
+
+// backupLimit is the preference of the MX that we are ourselves: mail goes to
+// better ones only. One that is not in the list forwards to all.
+func backupLimit(hosts []msg.MXHost, name string) int {
+	for _, h := range hosts {
+		if addr.EqualDomain(h.Name, name) {
+			return int(h.Pref)
+		}
+	}
+	return 1 << 16
+}
+
+// ownPref is the best preference among the MXs that lead back to us: that one
+// and those behind it would only send the mail in a circle (RFC 5321 section
+// 5.1).
+func (r *relay) ownPref(hosts []msg.MXHost) int {
+	best := 1 << 16
+	for _, h := range hosts {
+		for i, a := range h.Addrs {
+			if r.conf.own(netip.AddrPortFrom(a, r.port()), i < len(h.Local) && h.Local[i]) {
+				best = min(best, int(h.Pref))
+			}
+		}
+	}
+	return best
+}
+
+// maxSources bounds the addresses taken from a table.
+const maxSources = 64
+
+// askSources reads our addresses until the table begins anew. Without a table
+// the system chooses: the zero address.
+func (r *relay) askSources(ctx context.Context) ([]netip.Addr, *mailerr.Error) {
+	if r.act.Src == "" {
+		return []netip.Addr{{}}, nil
+	}
+	var list []netip.Addr
+	for len(list) < maxSources {
+		got, err := r.m.Lookup.Table(ctx, &msg.RelayLookup{Gen: r.conf.Gen, Service: msg.RelaySource, Table: r.act.Src})
+		if err != nil || got.Err != nil || !got.Found {
+			r.m.Log.MTAWarn("Failed to get source address for "+r.text(), failure(err, got))
+			break
+		}
+		a, ok := addr.Literal(got.Value)
+		if !ok {
+			a, err = netip.ParseAddr(got.Value)
+		}
+		if err != nil {
+			r.m.Log.MTAWarn("Failed to get source address for "+r.text(), err)
+			break
+		}
+		if a = a.Unmap(); slices.Contains(list, a) {
+			return list, nil
+		}
+		list = append(list, a)
+	}
+	if len(list) == 0 {
+		return nil, mailerr.Temporary(451, 3, 5, "Could not retrieve source address", nil)
+	}
+	return list, nil
+}
