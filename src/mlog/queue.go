@@ -101,6 +101,9 @@ func (l *Logger) Transaction(id mail.MessageID, why string) {
 // SpoolUnread tells that the spool could not be compared with the index.
 func (l *Logger) SpoolUnread(err error) { l.Warnf("warn: queue: reading the spool: %v", err) }
 
+// SpoolRead tells that it was, which goes on in the background after the start.
+func (l *Logger) SpoolRead() { l.Debugf("debug: queue: the spool agrees with the index") }
+
 // UpdateRefused tells of a fault of ours: the store did not take the new state
 // of an envelope.
 func (l *Logger) UpdateRefused(id mail.EnvelopeID, err error) {

@@ -41,6 +41,7 @@ func TestQueueLines(t *testing.T) {
 	l.IntakeOpen()
 	l.Transaction(0xabc, "2 of 3 envelopes came")
 	l.SpoolUnread(errors.New("EIO"))
+	l.SpoolRead()
 	l.UpdateRefused(e.ID, errors.New("bad"))
 	l.NotTold(errors.New("gone"))
 	l.QueueLoaded(3, 2)
@@ -58,6 +59,7 @@ func TestQueueLines(t *testing.T) {
 		"info: queue: new mail is accepted again",
 		"warn: queue: message 00000abc: 2 of 3 envelopes came",
 		"warn: queue: reading the spool: EIO",
+		"debug: queue: the spool agrees with the index",
 		"warn: could not update envelope 0123456789abcdef: bad",
 		"warn: queue: telling dispatcher: gone",
 		"debug: queue: loaded 3 envelopes of 2 messages",

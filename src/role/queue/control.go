@@ -150,7 +150,8 @@ func (r *Role) remove(sel runq.Selection) int {
 	return n
 }
 
-// discover takes in what was moved into the spool by hand.
+// discover takes in what was moved into the spool by hand, and counts what is
+// there of it.
 func (r *Role) discover(ctx context.Context, m *msg.Control) (*msg.ControlRows, error) {
 	sel, err := which(m.Args)
 	if err != nil || sel == (runq.Selection{}) {
@@ -160,13 +161,18 @@ func (r *Role) discover(ctx context.Context, m *msg.Control) (*msg.ControlRows, 
 	if err != nil {
 		return nil, err
 	}
-	rows := &msg.ControlRows{}
-	for _, id := range found {
+	r.mu.Lock()
+	known := r.rq.IDs(sel)
+	r.mu.Unlock()
+	n := len(known)
+	for _, id := range found { // and on its way already, or there
 		if id == sel.Envelope || id.Message() == sel.Message {
-			rows.Count++
+			if _, still := slices.BinarySearch(known, id); !still {
+				n++
+			}
 		}
 	}
-	return rows, nil
+	return &msg.ControlRows{Count: uint32(n)}, nil
 }
 
 // listing is the order in which the queue is listed, kept between pages.

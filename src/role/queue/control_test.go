@@ -2,7 +2,9 @@ package queue
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"strings"
 	"testing"
 	"time"
@@ -238,4 +240,79 @@ func TestStats(t *testing.T) {
 		}
 	}
 	t.Error("scheduler.envelope does not tell of two envelopes")
+}
+
+// leave puts a message into the spool as OpenSMTPD does.
+func (d *daemon) leave(id mail.MessageID, envs ...envelope.Envelope) {
+	d.t.Helper()
+	dir := fmt.Sprintf("queue/%02x", uint32(id)>>24)
+	if err := d.disk.Mkdir(dir); err != nil && !errors.Is(err, fs.ErrExist) {
+		d.t.Fatal(err)
+	}
+	dir += "/" + id.String()
+	if err := d.disk.Mkdir(dir); err != nil {
+		d.t.Fatal(err)
+	}
+	d.put(dir+"/message", []byte(text))
+	for i := range envs {
+		b, err := envs[i].AppendText(nil)
+		if err != nil {
+			d.t.Fatal(err)
+		}
+		d.put(dir+"/"+envs[i].ID.String(), b)
+	}
+}
+
+func (d *daemon) put(name string, b []byte) {
+	d.t.Helper()
+	f, err := d.disk.Create(name)
+	if err == nil {
+		_, err = f.WriteAt(b, 0)
+	}
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	f.Close()
+}
+
+func TestDiscover(t *testing.T) {
+	d := run(t, options{paused: []string{"mda"}})
+	id := mail.MessageID(0x12345678)
+	d.leave(id, d.mailFor(id, 0, "user0"), d.mailFor(id, 1, "user1"))
+	for _, which := range []string{id.String(), id.String()} {
+		if n := d.ask(msg.VerbDiscover, which).Count; n != 2 {
+			t.Errorf("%d discovered", n)
+		}
+	}
+	if n := d.ask(msg.VerbDiscover, mail.EnvelopeAt(id, 1).String()).Count; n != 1 {
+		t.Errorf("%d discovered by envelope", n)
+	}
+	if n := d.ask(msg.VerbDiscover, "87654321").Count; n != 0 {
+		t.Errorf("%d discovered of nothing", n)
+	}
+	d.ask(msg.VerbResumeMDA)
+	for range 2 {
+		if c := d.agents.next(); string(c.Body) != text {
+			t.Errorf("body %q", c.Body)
+		}
+	}
+}
+
+// A spool of OpenSMTPD may hold envelopes that are reports to be made.
+func TestBounceOfOpenSMTPD(t *testing.T) {
+	d := run(t, options{})
+	id := mail.MessageID(0x12345678)
+	e := d.mailFor(id, 0, "user0")
+	e.Type, e.BounceType, e.BounceTTL = envelope.Bounce, envelope.BounceFailed, time.Hour
+	e.ErrorLine, e.ESCClass, e.ESCCode = "550 5.1.1 unknown", 5, 11
+	d.leave(id, e)
+	d.ask(msg.VerbDiscover, e.ID.String())
+	c := d.agents.next()
+	if !strings.Contains(string(c.Body), "user0@example.org: 550 5.1.1 unknown") || c.Envelope.Dest.String() != "sender@example.org" {
+		t.Errorf("to %v:\n%s", c.Envelope.Dest, c.Body)
+	}
+	d.idle()
+	if ids := d.live(); len(ids) != 0 {
+		t.Errorf("left: %v", ids)
+	}
 }
