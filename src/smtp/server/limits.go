@@ -31,11 +31,13 @@ const (
 	maxErrors  = 20
 	maxUnknown = 200
 	errorPause = 500 * time.Millisecond
-	// parkAfter is how long a session waits before it gives back the stack that
-	// its commands grew.
-	parkAfter = 2 * time.Second
 	// sweepEvery is how exact the above times are kept.
 	sweepEvery = time.Second
+	// After quietSweeps in which no session did anything, and much had been
+	// done before, the memory that it took is given back: the stacks that
+	// commands grew, and what sessions that are gone have left.
+	quietSweeps = 3
+	much        = 256 // sessions at work, summed over the sweeps, or ended
 	// smallBody is what the buffer of a body begins with: most messages fit.
 	// largeBody is the most that travels with the commit; what is larger is
 	// handed on in pieces of that size.

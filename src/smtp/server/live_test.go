@@ -323,3 +323,34 @@ func checkReply(t *testing.T, input []byte, line string) {
 		}
 	}
 }
+
+// TestQuiet holds that rest after work is noticed, once.
+func TestQuiet(t *testing.T) {
+	r := newRig(t)
+	calls := make(chan struct{}, 9)
+	r.quiet = func() { calls <- struct{}{} }
+	pass := func() {
+		r.clk.BlockUntil(1)
+		r.clk.Advance(sweepEvery)
+	}
+	for range much {
+		nc := r.dial(t)
+		greeting(t, nc)
+		nc.Close()
+		<-r.mem.done
+	}
+	for range quietSweeps + 1 {
+		pass()
+	}
+	<-calls
+	for range 2 * quietSweeps {
+		pass()
+	}
+	greeting(t, r.dial(t)) // little work
+	for range 2 * quietSweeps {
+		pass()
+	}
+	if len(calls) != 0 {
+		t.Error("noticed again")
+	}
+}

@@ -19,6 +19,9 @@ type Config struct {
 	Log     *mlog.Logger
 	// NewID returns a number that nobody else has: for sessions and Message-IDs.
 	NewID func() uint64
+	// Quiet is called, in the goroutine of Run, when sessions rest after much
+	// work: the moment to give memory back. May be nil.
+	Quiet func()
 	// Trace tells whether a trace is on: "smtp" shows commands and replies. Nil:
 	// none is.
 	Trace func(name string) bool
@@ -41,7 +44,13 @@ type Server struct {
 	killed   atomic.Bool // no more of anything
 	stop     chan struct{}
 
+	quiet   func()
+	swept   time.Duration // when sweep ran last
+	worked  int           // since quiet was called
+	resting int           // sweeps without work
+
 	mu       sync.Mutex
+	ended    int // sessions, since the last sweep
 	sessions map[*Session]struct{}
 	empty    chan struct{} // closed when stopping and no session is left
 }
@@ -55,7 +64,7 @@ func New(c Config) *Server {
 	return &Server{
 		ctx: ctx, kill: kill,
 		backend: c.Backend, clock: c.Clock, log: c.Log, newID: c.NewID,
-		trace:    c.Trace,
+		trace: c.Trace, quiet: c.Quiet,
 		pools:    newPools(),
 		stop:     make(chan struct{}),
 		sessions: make(map[*Session]struct{}),
@@ -93,6 +102,7 @@ func (v *Server) forget(s *Session) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	delete(v.sessions, s)
+	v.ended++
 	v.checkEmpty()
 }
 
@@ -122,17 +132,41 @@ func (v *Server) Run(ctx context.Context) {
 	}
 }
 
-// sweep wakes the sessions whose client is late, and those that can be parked.
+// sweep wakes the sessions whose client is late, and notices when there is
+// nothing to do any more.
 func (v *Server) sweep() {
-	now := int64(v.clock.Mono())
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	for s := range v.sessions {
-		since := s.waiting.Load()
-		if now >= s.deadline.Load() || since != 0 && now-since >= int64(parkAfter) {
-			v.wake(s)
+	now := v.clock.Mono()
+	work := v.wakeLate(now)
+	v.swept = now
+	if work > 0 {
+		v.worked += work
+		v.resting = 0
+		return
+	}
+	if v.resting++; v.resting == quietSweeps && v.worked >= much {
+		v.worked = 0
+		if v.quiet != nil {
+			v.quiet()
 		}
 	}
+}
+
+// wakeLate returns how many sessions have done something since the last sweep.
+func (v *Server) wakeLate(now time.Duration) (work int) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	work, v.ended = v.ended, 0
+	active := int64(v.swept + idleTime)
+	for s := range v.sessions {
+		due := s.deadline.Load()
+		if int64(now) >= due {
+			v.wake(s)
+		}
+		if due > active {
+			work++
+		}
+	}
+	return work
 }
 
 // wake interrupts what s waits for. That the connection is closed is news to

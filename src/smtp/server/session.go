@@ -37,31 +37,28 @@ type Session struct {
 	badInput bool   // what is being answered is no command
 	hungUp   bool   // a reply was the last
 	quitting bool   // and the client asked for it
-	parked   bool   // waits with a fresh stack
 	mails    int    // accepted
 	errors   int
 	unknown  int     // recipients refused
 	events   []Event // to be reported after the reply
 
-	// What the server's sweep looks at, in its goroutine. Both are monotonic.
-	deadline atomic.Int64 // of what the session waits for
-	waiting  atomic.Int64 // since when it waits for a command; 0: it does not, or is parked
+	// deadline of what the session waits for, monotonic; the server's sweep
+	// looks at it in its own goroutine.
+	deadline atomic.Int64
 }
 
 // The ends of a session that are not the client's doing.
 var (
 	errTimeout  = errors.New("timeout")
 	errShutdown = errors.New("shutdown")
-	errParked   = errors.New("parked")
 )
 
-// start talks to the client until the session ends or is parked.
+// start talks to the client until the session ends.
 func (s *Session) start() {
 	if s.greet() {
 		s.serve()
-	} else {
-		s.end()
 	}
+	s.end()
 }
 
 // greet does what comes before the first command, and tells whether to go on.
@@ -103,8 +100,7 @@ func (s *Session) greeting(string) smtp.Reply {
 	return smtp.Reply{Code: 220, Text: s.Listener.Hostname + " ESMTP " + Software}
 }
 
-// serve answers commands. It returns when the session is over, or when another
-// goroutine goes on with it.
+// serve answers commands until the session is over.
 func (s *Session) serve() {
 	for !s.hungUp {
 		var err error
@@ -113,23 +109,16 @@ func (s *Session) serve() {
 		} else {
 			err = s.readCommand()
 		}
-		if err == errParked {
-			go s.serve()
-			return
-		}
 		if err != nil {
 			s.lost(err)
-			break
+			return
 		}
 	}
-	s.end()
 }
 
 // readCommand waits for a line and answers it.
 func (s *Session) readCommand() error {
-	if !s.parked {
-		s.waiting.Store(s.extend(idleTime))
-	}
+	s.extend(idleTime)
 	if s.srv.stopping.Load() {
 		return s.idle()
 	}
@@ -141,8 +130,6 @@ func (s *Session) readCommand() error {
 			}
 			continue
 		}
-		s.waiting.Store(0)
-		s.parked = false
 		switch err {
 		case nil:
 			s.run(string(line))
@@ -157,8 +144,7 @@ func (s *Session) readCommand() error {
 	}
 }
 
-// idle is called when a wait was interrupted: the time is up, the server stops,
-// or the session has waited long enough to be parked.
+// idle is called when a wait was interrupted: the time is up or the server stops.
 func (s *Session) idle() error {
 	switch {
 	case s.srv.stopping.Load():
@@ -168,20 +154,8 @@ func (s *Session) idle() error {
 		s.report(Event{Kind: Timeout})
 		s.hangUp(timedOut)
 		return errTimeout
-	case s.waiting.Swap(0) != 0:
-		s.park()
-		return errParked
 	}
 	return nil
-}
-
-// park gives up what an idle session does not need; its goroutine, whose stack
-// has grown, ends, and a new one waits.
-func (s *Session) park() {
-	s.parked, s.command = true, ""
-	if s.tx == nil {
-		s.parsed.mail, s.parsed.rcpt = smtp.Mail{}, smtp.Rcpt{}
-	}
 }
 
 // run answers one command line.
@@ -332,12 +306,8 @@ func (s *Session) linger() {
 	}
 }
 
-// extend gives the client d from now, which it returns.
-func (s *Session) extend(d time.Duration) (now int64) {
-	now = int64(s.srv.clock.Mono())
-	s.deadline.Store(now + int64(d))
-	return now
-}
+// extend gives the client d from now.
+func (s *Session) extend(d time.Duration) { s.deadline.Store(int64(s.srv.clock.Mono() + d)) }
 
 // late tells whether the client has used up its time.
 func (s *Session) late() bool { return int64(s.srv.clock.Mono()) >= s.deadline.Load() }
