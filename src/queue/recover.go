@@ -140,6 +140,10 @@ func (s *Store) load() (journal.Position, error) {
 		return pos, err
 	}
 	s.index = newIndex()
+	if s.readOnly {
+		s.opt.Log.Warnf("warn: queue: %v; reading the whole journal", err)
+		return journal.Position{}, nil
+	}
 	to, aerr := s.spool.SetAside(checkpointName)
 	if aerr != nil {
 		return journal.Position{}, errors.Join(err, aerr)

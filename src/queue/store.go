@@ -59,6 +59,8 @@ type Options struct {
 
 	// manual leaves the upkeep to the test.
 	manual bool
+	// upkept is told that a round of upkeep is over. For tests.
+	upkept func()
 }
 
 // Message is what Commit makes durable.
@@ -98,6 +100,8 @@ type Store struct {
 	log   *journal.Log
 	spool *spool.Spool
 	lock  io.Closer
+
+	readOnly bool
 
 	mu sync.Mutex // guards what follows
 	index

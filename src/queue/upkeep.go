@@ -69,6 +69,9 @@ func (s *Store) run() {
 			s.opt.Log.Warnf("warn: queue: %v", err)
 			pause = retryUpkeep
 		}
+		if s.opt.upkept != nil {
+			s.opt.upkept()
+		}
 	}
 }
 

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"io/fs"
-	"strings"
-	"syscall"
 
 	"opensmtpd/src/mail"
 	"opensmtpd/src/queue/spool"
@@ -19,32 +17,11 @@ import (
 // succeeded. Neither function may be nil; both may call the Store.
 func (s *Store) Verify(ctx context.Context, found func(Summary), lost func(mail.EnvelopeID)) error {
 	v := &verifier{s: s, found: found, lost: lost}
-	buckets, err := s.fs.ReadDir(spool.QueueDir)
+	err := s.spool.Each(func(id mail.MessageID) error {
+		return v.step(ctx, func() error { return v.message(id) })
+	})
 	if err != nil {
 		return err
-	}
-	for _, b := range buckets {
-		if len(b) != 2 {
-			continue // OpenSMTPD skips it too
-		}
-		dir := spool.QueueDir + "/" + b
-		names, err := s.fs.ReadDir(dir)
-		if errors.Is(err, syscall.ENOTDIR) || errors.Is(err, syscall.ELOOP) {
-			s.opt.Log.Warnf("warn: queue: %s is not a directory", dir)
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		for _, name := range names {
-			id, err := mail.ParseMessageID(name)
-			if err != nil || spool.MessageDir(id) != dir+"/"+name {
-				continue
-			}
-			if err := v.step(ctx, func() error { return v.message(id) }); err != nil {
-				return err
-			}
-		}
 	}
 	if err := v.missing(ctx); err != nil {
 		return err
@@ -167,15 +144,9 @@ func (v *verifier) adopt(m *message) error {
 // envelopes checks the envelope files of a message that is all there.
 func (v *verifier) envelopes(m *message) error {
 	s := v.s
-	names, err := s.fs.ReadDir(spool.MessageDir(m.id))
+	there, err := s.spool.Envelopes(m.id)
 	if err != nil {
 		return err
-	}
-	there := make(map[mail.EnvelopeID]bool)
-	for _, name := range names {
-		if id, err := mail.ParseEnvelopeID(name); err == nil && len(name) == 16 && id.Message() == m.id {
-			there[id] = true
-		}
 	}
 	s.mu.Lock()
 	var files []mail.EnvelopeID // of which the file is the only copy
@@ -187,7 +158,7 @@ func (v *verifier) envelopes(m *message) error {
 		}
 	}
 	s.mu.Unlock()
-	for id := range there {
+	for _, id := range there {
 		if !live[id] { // completed, but the file came back
 			s.unsynced[spool.MessageDir(m.id)] = struct{}{}
 			if err := s.spool.RemoveEnvelope(id); err != nil {
@@ -284,44 +255,35 @@ func (s *Store) isLive(m *message) bool {
 func (v *verifier) foreign(id mail.MessageID) error {
 	s := v.s
 	dir := spool.MessageDir(id)
-	names, err := s.fs.ReadDir(dir)
-	if err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
-		return err
-	}
 	info, err := s.fs.Stat(spool.BodyName(id))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
+	whole := err == nil
+	evps, err := s.spool.Envelopes(id)
+	if err != nil {
+		return err
+	}
 	m := &message{id: id, spooled: true, size: info.Size}
-	stale := 0
-	for _, name := range names {
-		evp, perr := mail.ParseEnvelopeID(name)
-		if perr != nil || len(name) != 16 || strings.ToLower(name) != name || evp.Message() != id {
-			continue
-		}
+	stale := false
+	for _, evp := range evps {
 		s.mu.Lock()
 		_, done := s.gone[evp]
 		s.mu.Unlock()
-		if done {
-			stale++
+		switch {
+		case done:
+			stale = true
 			s.unsynced[dir] = struct{}{}
-			if err := s.spool.RemoveEnvelope(evp); err != nil {
-				return err
-			}
-			continue
+			err = s.spool.RemoveEnvelope(evp)
+		case whole:
+			err = v.takeOver(m, evp)
 		}
 		if err != nil {
-			continue // without a body
-		}
-		if err := v.takeOver(m, evp); err != nil {
 			return err
 		}
 	}
 	if len(m.envs) == 0 {
-		return v.abandon(id, stale > 0)
+		return v.abandon(id, stale)
 	}
 	for _, d := range []string{dir, spool.Bucket(id), spool.QueueDir} {
 		if err := s.fs.SyncDir(d); err != nil {

@@ -49,7 +49,8 @@ type Options struct {
 	Log         *mlog.Logger
 	Rand        io.Reader
 	SegmentSize int64
-	Spare       int // segments kept for reuse
+	Spare       int  // segments kept for reuse
+	ReadOnly    bool // only Replay and Read will be used
 
 	// Published is told, in the writer's goroutine, where the log ends once
 	// all units of a batch were told.

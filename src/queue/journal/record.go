@@ -59,6 +59,9 @@ const (
 	MaxPayload = 4 << 20
 )
 
+// magicBytes is magic as it lies on the disk.
+var magicBytes = []byte{0x53, 0x50, 0x51, 0x4a}
+
 // ErrDamaged tells that a record is not what was written.
 var ErrDamaged = errors.New("damaged journal record")
 

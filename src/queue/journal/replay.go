@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -37,7 +38,7 @@ func Open(opt Options) (*Log, error) {
 		zeros: make([]byte, 64<<10),
 	}
 	var err error
-	if l.segs, l.spare, err = list(opt.FS); err != nil {
+	if l.segs, l.spare, err = list(opt.FS, !opt.ReadOnly); err != nil {
 		return nil, err
 	}
 	for _, s := range append(l.segs[:len(l.segs):len(l.segs)], l.spare...) {
@@ -162,9 +163,12 @@ func (s *scanner) hole(to int64, next uint64) {
 
 // find returns the next valid record at or after off.
 func (s *scanner) find() (Record, int64, bool) {
-	for at := s.off; at+headerSize <= s.w.size; at += align {
+	for at := s.off; ; at += align {
+		if at = s.w.seek(at); at < 0 {
+			return Record{}, 0, false
+		}
 		h := s.w.at(at, headerSize)
-		if binary.LittleEndian.Uint32(h) != magic || binary.LittleEndian.Uint64(h[24:]) != s.seg.Epoch {
+		if binary.LittleEndian.Uint64(h[24:]) != s.seg.Epoch {
 			continue
 		}
 		n := int64(binary.LittleEndian.Uint32(h[4:]))
@@ -176,7 +180,6 @@ func (s *scanner) find() (Record, int64, bool) {
 			return rec, at, true
 		}
 	}
-	return Record{}, 0, false
 }
 
 // window reads a file in large pieces. What cannot be read counts as zeros.
@@ -197,6 +200,34 @@ func (w *window) at(off int64, n int) []byte {
 	}
 	b := w.buf[off-w.start:]
 	return b[:n]
+}
+
+// seek returns the first aligned place at or after off where a record may begin,
+// -1 when there is none.
+func (w *window) seek(off int64) int64 {
+	for off+headerSize <= w.size {
+		n := int(min(w.size-off, windowSize))
+		if off >= w.start && off+headerSize <= w.start+int64(len(w.buf)) {
+			n = int(w.start + int64(len(w.buf)) - off)
+		}
+		b := w.at(off, n)
+		for at := 0; at < len(b); at += align {
+			i := bytes.Index(b[at:], magicBytes)
+			if i < 0 {
+				break
+			}
+			at = (at + i) &^ (align - 1) // unaligned: not a record, go on behind
+			if bytes.HasPrefix(b[at:], magicBytes) {
+				if off+int64(at)+headerSize > w.size {
+					return -1
+				}
+				return off + int64(at)
+			}
+		}
+		// The last bytes may hold the front of a magic number.
+		off = (off + int64(n)) &^ (align - 1)
+	}
+	return -1
 }
 
 func (w *window) load(off int64, n int) {

@@ -31,7 +31,8 @@ type Position struct {
 	LSN   uint64
 }
 
-func (s *Segment) name() string { return fmt.Sprintf("%s/seg.%016x.%016x", Dir, s.Epoch, s.First) }
+// Name is that of the file.
+func (s *Segment) Name() string { return fmt.Sprintf("%s/seg.%016x.%016x", Dir, s.Epoch, s.First) }
 
 func freeName(epoch uint64) string { return fmt.Sprintf("%s/free.%016x", Dir, epoch) }
 
@@ -72,7 +73,7 @@ func (s *Segment) Read(off int64, n int, buf []byte) ([]byte, error) {
 }
 
 // list finds the segments on the disk, those in use oldest first.
-func list(fs disk.FS) (used, spare []*Segment, err error) {
+func list(fs disk.FS, write bool) (used, spare []*Segment, err error) {
 	names, err := fs.ReadDir(Dir)
 	if err != nil {
 		return nil, nil, err
@@ -83,11 +84,11 @@ func list(fs disk.FS) (used, spare []*Segment, err error) {
 			continue
 		}
 		s := &Segment{Epoch: epoch, First: first}
-		path := s.name()
+		path := s.Name()
 		if free {
 			path = freeName(epoch)
 		}
-		if s.f, err = fs.Open(path, true); err == nil {
+		if s.f, err = fs.Open(path, write); err == nil {
 			s.size, err = s.f.Size()
 		}
 		if err != nil {
@@ -131,7 +132,7 @@ func (l *Log) rotate() error {
 	}
 	s := &Segment{Epoch: epoch, First: l.lsn}
 	if err := l.recycle(s); err != nil {
-		if s.f, err = l.opt.FS.Create(s.name()); err != nil {
+		if s.f, err = l.opt.FS.Create(s.Name()); err != nil {
 			return err
 		}
 	}
@@ -162,7 +163,7 @@ func (l *Log) recycle(s *Segment) error {
 		old := l.spare[len(l.spare)-1]
 		l.spare = l.spare[:len(l.spare)-1]
 		l.mu.Unlock()
-		if err := l.opt.FS.Rename(freeName(old.Epoch), s.name()); err == nil {
+		if err := l.opt.FS.Rename(freeName(old.Epoch), s.Name()); err == nil {
 			s.f, s.size = old.f, old.size
 			return nil
 		}
@@ -178,7 +179,7 @@ func (l *Log) drop(s *Segment) {
 	s.f.Close()
 	// If the file stays, its records are void: the next segment begins at
 	// the same LSN.
-	if err := l.opt.FS.Remove(s.name()); err != nil {
+	if err := l.opt.FS.Remove(s.Name()); err != nil {
 		l.opt.Log.Warnf("warn: journal: %v", err)
 	}
 }
@@ -210,9 +211,9 @@ func (l *Log) Free(s *Segment) error {
 		}
 	}
 	if keep {
-		err = l.opt.FS.Rename(s.name(), freeName(s.Epoch))
+		err = l.opt.FS.Rename(s.Name(), freeName(s.Epoch))
 	} else {
-		err = l.opt.FS.Remove(s.name())
+		err = l.opt.FS.Remove(s.Name())
 	}
 	if err != nil {
 		return err

@@ -15,6 +15,7 @@ import (
 	"io"
 	"io/fs"
 	"strings"
+	"syscall"
 
 	"opensmtpd/src/mail"
 	"opensmtpd/src/queue/disk"
@@ -74,6 +75,53 @@ func (s *Spool) Complete(id mail.MessageID) (bool, error) {
 		return false, nil
 	}
 	return err == nil, err
+}
+
+// Each calls f for everything that has the name and the place of a message.
+func (s *Spool) Each(f func(mail.MessageID) error) error {
+	buckets, err := s.FS.ReadDir(QueueDir)
+	if err != nil {
+		return ignoreAbsent(err)
+	}
+	for _, b := range buckets {
+		if len(b) != 2 {
+			continue // OpenSMTPD skips it too
+		}
+		dir := QueueDir + "/" + b
+		names, err := s.FS.ReadDir(dir)
+		if errors.Is(err, syscall.ENOTDIR) || errors.Is(err, syscall.ELOOP) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		for _, name := range names {
+			id, err := mail.ParseMessageID(name)
+			if err != nil || MessageDir(id) != dir+"/"+name {
+				continue
+			}
+			if err := f(id); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// Envelopes lists the envelope files of a message.
+func (s *Spool) Envelopes(id mail.MessageID) ([]mail.EnvelopeID, error) {
+	names, err := s.FS.ReadDir(MessageDir(id))
+	if err != nil {
+		return nil, ignoreAbsent(err)
+	}
+	var evps []mail.EnvelopeID
+	for _, name := range names {
+		evp, err := mail.ParseEnvelopeID(name)
+		if err == nil && evp.Message() == id && evp.String() == name {
+			evps = append(evps, evp)
+		}
+	}
+	return evps, nil
 }
 
 // Write makes a message into files and returns when they are durable. What an
