@@ -198,7 +198,7 @@ func golden(t *testing.T, input string) string {
 			fmt.Fprintln(&b, s.Identity)
 		}
 	}
-	original, _ := native.Parse(machine(files(t, input)).ReadFile, "smtpd.conf", map[string]string{"given": "em0"})
+	original, _ := load.Parse(t.Context(), machine(files(t, input)), "smtpd.conf", map[string]string{"given": "em0"})
 	laws(t, original, text, input)
 	return b.String()
 }

@@ -17,6 +17,7 @@ import (
 	"opensmtpd/src/conf"
 	"opensmtpd/src/conf/check"
 	"opensmtpd/src/conf/diag"
+	"opensmtpd/src/conf/legacy"
 	"opensmtpd/src/conf/native"
 )
 
@@ -29,13 +30,34 @@ type Loaded struct {
 	LocalAddrs []netip.Addr // addresses of `from local`, beside the socket
 }
 
-// File reads the named file in the modern grammar. macros are those of the
-// command line. Nothing may be done with the configuration when the list has
-// errors.
+// File reads the named file in the grammar that its words show. macros are those
+// of the command line. Nothing may be done with the configuration when the list
+// has errors.
 func File(ctx context.Context, m Machine, name string, macros map[string]string) (*Loaded, *diag.List) {
-	cfg, diags := native.Parse(m.ReadFile, name, macros)
+	cfg, diags := Parse(ctx, m, name, macros)
 	secrecy(m, name, diags)
 	return Finish(ctx, m, name, cfg, diags), diags
+}
+
+// Parse is the first half of File: what the file says, whatever this machine is
+// like.
+func Parse(ctx context.Context, m Machine, name string, macros map[string]string) (*conf.Config, *diag.List) {
+	found, mixed := legacy.Recognise(m.ReadFile, name, macros)
+	if mixed != nil {
+		return new(conf.Config), mixed
+	}
+	if found.Dialect == legacy.Modern {
+		return native.Parse(m.ReadFile, name, macros)
+	}
+	cfg, diags := legacy.Parse(found.Dialect, m.ReadFile, name, macros, legacy.Options{Host: func() string {
+		var c conf.Config
+		serverName(ctx, m, &c, new(diag.List))
+		return c.Server.Name
+	}})
+	diags.Add(diag.Diag{Severity: diag.Warning, Pos: found.Pos,
+		Message: "this file is written for " + found.Releases + ": it means what it meant",
+		Hint:    "smtpd -n -C conf -f " + name + " prints it as it is written today"})
+	return cfg, diags
 }
 
 // Finish does for a configuration that some front end has read what File does.
