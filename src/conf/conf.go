@@ -57,6 +57,8 @@ type Config struct {
 	Actions []*Action
 	Matches []*Match
 	Trailer []string // comments after the last statement
+	// AnyOrder tells that a name may be used before it is declared, as in HCL.
+	AnyOrder bool
 }
 
 // Macro is `name = "value"`.

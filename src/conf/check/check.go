@@ -125,7 +125,7 @@ func find[T any](c *checker, m map[string]T, what, name string, pos conf.Pos, no
 		c.hinted(pos, hint, "no %s with that name: %s", what, name)
 		return v, false
 	}
-	if at := node(v).Pos; at.File == pos.File && at.Line > pos.Line && !strings.HasPrefix(name, "<") {
+	if at := node(v).Pos; !c.cfg.AnyOrder && at.File == pos.File && at.Line > pos.Line && !strings.HasPrefix(name, "<") {
 		c.hinted(pos, fmt.Sprintf("move it up: it is in line %d", at.Line), "%s %q is declared after its use", what, name)
 		return v, false
 	}
