@@ -17,6 +17,7 @@ import (
 	"opensmtpd/src/conf"
 	"opensmtpd/src/conf/check"
 	"opensmtpd/src/conf/diag"
+	"opensmtpd/src/conf/hcl"
 	"opensmtpd/src/conf/legacy"
 	"opensmtpd/src/conf/native"
 )
@@ -35,6 +36,7 @@ type Loaded struct {
 // has errors.
 func File(ctx context.Context, m Machine, name string, macros map[string]string) (*Loaded, *diag.List) {
 	cfg, diags := Parse(ctx, m, name, macros)
+	name, _ = hcl.Path(name)
 	secrecy(m, name, diags)
 	return Finish(ctx, m, name, cfg, diags), diags
 }
@@ -42,6 +44,9 @@ func File(ctx context.Context, m Machine, name string, macros map[string]string)
 // Parse is the first half of File: what the file says, whatever this machine is
 // like.
 func Parse(ctx context.Context, m Machine, name string, macros map[string]string) (*conf.Config, *diag.List) {
+	if path, ok := hcl.Path(name); ok {
+		return hcl.Parse(m.ReadFile, path, macros)
+	}
 	found, mixed := legacy.Recognise(m.ReadFile, name, macros)
 	if mixed != nil {
 		return new(conf.Config), mixed

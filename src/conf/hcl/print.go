@@ -1,0 +1,336 @@
+package hcl
+
+import (
+	"encoding/hex"
+	"fmt"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/hashicorp/hcl/v2/hclwrite"
+	"github.com/zclconf/go-cty/cty"
+
+	"opensmtpd/src/conf"
+)
+
+// Print returns cfg as HCL in canonical form: one order of statements, one way
+// to write each, from and for spelled out, every comment on its statement. What
+// it writes reads back as the same configuration, and printing that gives the
+// same text. It is an error when a name cannot be written: names are UTF-8.
+func Print(cfg *conf.Config) (string, error) {
+	w := &writer{cfg: cfg, tables: make(map[string]*conf.Table), filters: make(map[string]*conf.Filter)}
+	for _, t := range cfg.Tables {
+		w.tables[t.Name] = t
+	}
+	for _, f := range cfg.Filters {
+		w.filters[f.Name] = f
+	}
+	w.macros()
+	w.declared()
+	w.server()
+	w.pkis()
+	w.programs()
+	w.listens()
+	w.actions()
+	w.matches()
+	w.gap()
+	for _, c := range w.carry {
+		w.line(comment1(c))
+	}
+	for _, c := range cfg.Trailer {
+		w.line(comment1(c))
+	}
+	text := strings.TrimRight(w.b.String(), "\n") + "\n"
+	if text == "\n" {
+		return "", w.err
+	}
+	return string(hclwrite.Format([]byte(text))), w.err
+}
+
+type writer struct {
+	cfg     *conf.Config
+	tables  map[string]*conf.Table
+	filters map[string]*conf.Filter
+	b       strings.Builder
+	carry   []string // comments of what is not written
+	block   bool     // the last statement took more than one line
+	err     error
+}
+
+// maxLine is the width beyond which lists and one-line blocks are spread out.
+const maxLine = 78
+
+func (w *writer) line(s string) { w.b.WriteString(s + "\n") }
+
+// gap separates statements by an empty line.
+func (w *writer) gap() {
+	if s := w.b.String(); s != "" && !strings.HasSuffix(s, "\n\n") {
+		w.b.WriteByte('\n')
+	}
+	w.block = false
+}
+
+// comment1 makes sure that a comment is one line of valid text.
+func comment1(c string) string { return strings.ToValidUTF8(strings.ReplaceAll(c, "\r", " "), "?") }
+
+// doc writes the comments above a statement.
+func (w *writer) doc(n *conf.Node) {
+	for _, c := range w.carry {
+		w.line(comment1(c))
+	}
+	w.carry = nil
+	for _, c := range n.Doc {
+		w.line(comment1(c))
+	}
+}
+
+func end(n *conf.Node) string {
+	if n.Comment == "" {
+		return ""
+	}
+	return " " + comment1(n.Comment)
+}
+
+// stmt writes a block with its comments. A body of one short line goes on the
+// line of the head.
+func (w *writer) stmt(n *conf.Node, head string, body ...string) {
+	short := len(body) == 0 || len(body) == 1 && !strings.Contains(body[0], "\n") && len(head)+len(body[0])+6 <= maxLine &&
+		!strings.HasSuffix(body[0], "}")
+	if !short || w.block || len(n.Doc) > 0 {
+		w.gap()
+	}
+	w.doc(n)
+	switch {
+	case len(body) == 0:
+		w.line(head + " {}" + end(n))
+	case short:
+		w.line(head + " { " + body[0] + " }" + end(n))
+	default:
+		w.line(head + " {" + end(n))
+		for _, l := range body {
+			w.line(l)
+		}
+		w.line("}")
+		w.block = true
+	}
+}
+
+// named returns the head of a block with a name.
+func (w *writer) named(word, name string) string {
+	if !utf8.ValidString(name) && w.err == nil {
+		w.err = fmt.Errorf("the name %q cannot be written in HCL, it is not UTF-8", name)
+	}
+	return word + " " + quote(name)
+}
+
+// ref returns the reference to a thing.
+func (w *writer) ref(kind, name string) string { return reference(kind, name) }
+
+// str returns a string as an expression.
+func str(s string) string {
+	if !utf8.ValidString(s) || cty.NormalizeString(s) != s {
+		return "bytes(\"" + hex.EncodeToString([]byte(s)) + "\")"
+	}
+	return quote(s)
+}
+
+// quote writes s between quotes, nothing of it a template.
+func quote(s string) string {
+	var b strings.Builder
+	b.WriteByte('"')
+	for i, r := range s {
+		switch {
+		case r == '"' || r == '\\':
+			b.WriteByte('\\')
+			b.WriteRune(r)
+		case r == '\r':
+			b.WriteString(`\r`)
+		case r == '\t':
+			b.WriteString(`\t`)
+		case r < ' ' || r == 0x7f || r == 0xfeff || r == 0x2028 || r == 0x2029 || r == 0x85:
+			fmt.Fprintf(&b, `\u%04x`, r)
+		case (r == '$' || r == '%') && strings.HasPrefix(s[i+1:], "{"):
+			b.WriteRune(r)
+			b.WriteRune(r)
+		default:
+			b.WriteRune(r)
+		}
+	}
+	b.WriteByte('"')
+	return b.String()
+}
+
+// macros writes the macros that HCL can name as locals.
+func (w *writer) macros() {
+	if len(w.cfg.Macros) == 0 {
+		return
+	}
+	last := make(map[string]*conf.Macro)
+	for _, m := range w.cfg.Macros {
+		last[localName(m.Name)] = m
+	}
+	w.line("locals {")
+	for _, m := range w.cfg.Macros {
+		if last[localName(m.Name)] != m { // defined again
+			w.carry = append(append(w.carry, m.Doc...), nonEmpty(m.Comment)...)
+			continue
+		}
+		w.doc(&m.Node)
+		w.line(localName(m.Name) + " = " + str(m.Value) + end(&m.Node))
+	}
+	w.line("}")
+	w.gap()
+}
+
+func nonEmpty(s string) []string {
+	if s == "" {
+		return nil
+	}
+	return []string{s}
+}
+
+// localName returns the name of a macro as HCL can have it: it cannot begin with
+// a digit.
+func localName(name string) string {
+	if name != "" && name[0] >= '0' && name[0] <= '9' {
+		return "_" + name
+	}
+	return name
+}
+
+func (w *writer) declared() {
+	for _, t := range w.cfg.Tables {
+		if t.Inline {
+			continue
+		}
+		body := ""
+		switch {
+		case t.Backend == "static" && t.Kind == conf.Map:
+			body = "map = " + pairs(t.Entries, 30)
+		case t.Backend == "static":
+			body = "list = " + values(t.Entries, 30)
+		case t.Config == "":
+			body = "source = " + str(t.Backend)
+		default:
+			body = "source = " + str(t.Backend+":"+t.Config)
+		}
+		if t.Kind == conf.Map && t.Backend == "static" { // one pair a line reads better
+			w.stmt(&t.Node, w.named("table", t.Name), strings.Split(body, "\n")...)
+			continue
+		}
+		w.stmt(&t.Node, w.named("table", t.Name), body)
+	}
+	w.gap()
+}
+
+// values writes a list; taken is what else is on the line.
+func values(entries []conf.Entry, taken int) string {
+	out := make([]string, len(entries))
+	for i, e := range entries {
+		out[i] = str(e.Key)
+	}
+	return list(out, taken)
+}
+
+// list writes a list on one line if it fits.
+func list(out []string, taken int) string {
+	s := "[" + strings.Join(out, ", ") + "]"
+	if len(s)+taken <= maxLine {
+		return s
+	}
+	return "[\n" + strings.Join(out, ",\n") + ",\n]"
+}
+
+// pairs writes a mapping, one pair a line unless there is but one.
+func pairs(entries []conf.Entry, taken int) string {
+	out := make([]string, len(entries))
+	for i, e := range entries {
+		key := str(e.Key)
+		if strings.HasPrefix(key, "bytes(") {
+			key = "(" + key + ")"
+		}
+		out[i] = key + " = " + str(e.Value)
+	}
+	if len(out) == 1 && len(out[0])+taken+4 <= maxLine {
+		return "{ " + out[0] + " }"
+	}
+	return "{\n" + strings.Join(out, "\n") + "\n}"
+}
+
+// table writes T.
+func (w *writer) table(r conf.TableRef) string {
+	t := w.tables[string(r)]
+	switch {
+	case t == nil || !t.Inline:
+		return w.ref("table", string(r))
+	case t.Kind == conf.Map:
+		return pairs(t.Entries, 20)
+	case len(t.Entries) == 1:
+		return str(t.Entries[0].Key)
+	}
+	return values(t.Entries, 20)
+}
+
+// pattern writes regex(T) or T.
+func (w *writer) pattern(regex bool, r conf.TableRef) string {
+	switch {
+	case r == "":
+		return ""
+	case regex:
+		return "regex(" + w.table(r) + ")"
+	}
+	return w.table(r)
+}
+
+// cond writes a condition.
+func (w *writer) cond(not, regex bool, r conf.TableRef) string {
+	switch {
+	case r == "" && not:
+		return "false"
+	case r == "":
+		return "true"
+	case not:
+		return "not(" + w.pattern(regex, r) + ")"
+	}
+	return w.pattern(regex, r)
+}
+
+// lines gathers the attributes of a block.
+type lines struct {
+	w   *writer
+	out []string
+}
+
+func (l *lines) set(word, value string) { l.out = append(l.out, word+" = "+value) }
+
+func (l *lines) flag(word string, on bool) {
+	if on {
+		l.set(word, "true")
+	}
+}
+
+func (l *lines) str(word, s string) {
+	if s != "" {
+		l.set(word, str(s))
+	}
+}
+
+func (l *lines) ref(word, kind, name string) {
+	if name != "" {
+		l.set(word, l.w.ref(kind, name))
+	}
+}
+
+func (l *lines) table(word string, r conf.TableRef) {
+	if r != "" {
+		l.set(word, l.w.table(r))
+	}
+}
+
+// filter writes the filter of a listener or a relay.
+func (l *lines) filter(name string) {
+	if f := l.w.filters[name]; f != nil && f.Inline {
+		l.set("filter", l.w.chain(f))
+		return
+	}
+	l.ref("filter", "filter", name)
+}

@@ -1,0 +1,348 @@
+package hcl
+
+import (
+	"fmt"
+	"strconv"
+
+	"opensmtpd/src/conf"
+)
+
+// inside is one part of a settings block: lines with their own comments.
+type inside struct {
+	w     *writer
+	out   []string
+	limit string // the limit block that is open
+}
+
+// set adds a setting.
+func (s *inside) set(n *conf.Node, word, value string) {
+	if n.Pos.IsZero() {
+		return
+	}
+	for _, c := range append(s.w.carry, n.Doc...) {
+		s.out = append(s.out, comment1(c))
+	}
+	s.w.carry = nil
+	s.out = append(s.out, word+" = "+value+end(n))
+}
+
+func (s *inside) text(t *conf.Text, word string) { s.set(&t.Node, word, str(t.Value)) }
+
+func (s *inside) delay(d *conf.Duration, word string) {
+	s.set(&d.Node, word, quote(conf.FormatDelay(d.Value)))
+}
+
+// open begins a limit block, unless one of that head is open.
+func (s *inside) open(head string) {
+	if s.limit == head {
+		return
+	}
+	s.close()
+	s.limit = head
+	s.out = append(s.out, head+" {")
+}
+
+func (s *inside) close() {
+	if s.limit != "" {
+		s.out = append(s.out, "}")
+	}
+	s.limit = ""
+}
+
+func (s *inside) limits(list []*conf.Limit) {
+	for _, l := range list {
+		if !l.Pos.IsZero() {
+			s.open("limit")
+			s.set(&l.Node, l.Key, strconv.FormatInt(l.Value, 10))
+		}
+	}
+	s.close()
+}
+
+// settings writes a block of settings, if there are any.
+func (w *writer) settings(word string, fill func(*inside)) {
+	s := &inside{w: w}
+	fill(s)
+	if len(s.out) > 0 {
+		w.gap()
+		w.line(word + " {")
+		for _, l := range s.out {
+			w.line(l)
+		}
+		w.line("}")
+		w.gap()
+	}
+}
+
+func (w *writer) server() {
+	s := &w.cfg.Server
+	if n := &s.ADMD; !n.Pos.IsZero() {
+		w.doc(&n.Node)
+		w.line("admd = " + str(n.Value) + end(&n.Node))
+	}
+	w.settings("bounce", func(in *inside) {
+		out := make([]string, len(s.BounceWarn.Value))
+		for i, d := range s.BounceWarn.Value {
+			out[i] = quote(conf.FormatDelay(d))
+		}
+		in.set(&s.BounceWarn.Node, "warn-interval", list(out, 20))
+	})
+	w.settings("queue", func(in *inside) {
+		in.set(&s.QueueCompression.Node, "compression", strconv.FormatBool(s.QueueCompression.Value))
+		if e := &s.QueueEncryption; e.Value == "" {
+			in.set(&e.Node, "encryption", "true")
+		} else {
+			in.text(e, "encryption")
+		}
+		in.delay(&s.QueueTTL, "ttl")
+	})
+	w.settings("smtp", func(in *inside) {
+		in.text(&s.SMTPCiphers, "ciphers")
+		in.limits(s.SMTPLimits)
+		in.set(&s.MaxMessageSize.Node, "max-message-size", quote(conf.FormatSize(s.MaxMessageSize.Value)))
+		in.text(&s.SubAddrDelim, "sub-addr-delim")
+	})
+	w.settings("mda", func(in *inside) { in.limits(s.MDALimits) })
+	for _, wr := range s.Wrappers {
+		w.stmt(&wr.Node, w.named("wrapper", wr.Name), "command = "+str(wr.Command))
+	}
+	w.settings("mta", func(in *inside) { in.mtaLimits(s) })
+	w.settings("scheduler", func(in *inside) { in.limits(s.SchedulerLimits) })
+	w.settings("srs", func(in *inside) {
+		in.text(&s.SRSKey, "key")
+		in.text(&s.SRSKeyBackup, "key-backup")
+		in.delay(&s.SRSTTL, "ttl")
+	})
+	w.gap()
+}
+
+func (s *inside) mtaLimits(server *conf.Server) {
+	for _, l := range server.MTALimits {
+		if l.Pos.IsZero() {
+			continue
+		}
+		head := "limit"
+		if l.Domain != "" {
+			head = s.w.named("limit", l.Domain)
+		}
+		s.open(head)
+		if l.Key == "inet4" || l.Key == "inet6" {
+			s.set(&l.Node, "family", quote(l.Key))
+		} else {
+			s.set(&l.Node, l.Key, strconv.FormatInt(l.Value, 10))
+		}
+	}
+	s.close()
+	s.set(&server.MTAMaxDeferred.Node, "max-deferred", strconv.FormatInt(server.MTAMaxDeferred.Value, 10))
+}
+
+func (w *writer) pkis() {
+	for _, k := range w.cfg.PKIs {
+		l := &lines{w: w}
+		l.str("cert", k.Cert)
+		l.str("key", k.Key)
+		l.str("dhe", k.DHE)
+		w.stmt(&k.Node, w.named("pki", k.Name), l.out...)
+	}
+	for _, c := range w.cfg.CAs {
+		w.stmt(&c.Node, w.named("ca", c.Name), "cert = "+str(c.Cert))
+	}
+	w.gap()
+}
+
+// programs writes procs and filters.
+func (w *writer) programs() {
+	for _, c := range w.cfg.Procs {
+		l := &lines{w: w}
+		l.proc("command", c)
+		w.stmt(&c.Node, w.named("proc", c.Name), l.out...)
+	}
+	for _, f := range w.cfg.Filters {
+		if !f.Inline {
+			w.filter(f)
+		}
+	}
+	w.gap()
+}
+
+func (l *lines) proc(word string, c *conf.Proc) {
+	l.str(word, c.Command)
+	l.str("user", c.User)
+	l.str("group", c.Group)
+	l.str("chroot", c.Chroot)
+}
+
+func (w *writer) chain(f *conf.Filter) string {
+	out := make([]string, len(f.Chain))
+	for i, name := range f.Chain {
+		out[i] = w.ref("filter", name)
+	}
+	return list(out, 20)
+}
+
+func (w *writer) filter(f *conf.Filter) {
+	l := &lines{w: w}
+	switch f.Kind {
+	case conf.FilterChain:
+		l.set("chain", w.chain(f))
+	case conf.FilterProc:
+		l.ref("proc", "proc", f.Proc.Name)
+	case conf.FilterProcExec:
+		l.proc("proc-exec", f.Proc)
+	case conf.FilterBuiltin:
+		l.str("phase", f.Phase)
+		for _, c := range f.Conds {
+			l.set(c.Kind, w.cond(c.Not, c.Regex, c.Table))
+		}
+		if k := f.Decide.Kind; k == "junk" || k == "bypass" {
+			l.flag(k, true)
+		} else {
+			l.set(k, str(f.Decide.Arg))
+		}
+	}
+	w.stmt(&f.Node, w.named("filter", f.Name), l.out...)
+}
+
+func (w *writer) listens() {
+	for _, n := range w.cfg.Listens {
+		if !n.Pos.IsZero() {
+			w.listen(n)
+		}
+	}
+	w.gap()
+}
+
+func (w *writer) listen(n *conf.Listen) {
+	l := &lines{w: w}
+	l.str("family", [...]string{"", "inet4", "inet6"}[n.Family])
+	if i, err := strconv.ParseUint(n.Port, 10, 16); err == nil && i > 0 && fmt.Sprint(i) == n.Port {
+		l.set("port", n.Port)
+	} else {
+		l.str("port", n.Port)
+	}
+	l.str("tls", [...]string{"", "offer", "require", "smtps"}[n.TLS])
+	l.flag("verify", n.TLSVerify)
+	if len(n.PKIs) > 0 {
+		out := make([]string, len(n.PKIs))
+		for i, name := range n.PKIs {
+			out[i] = w.ref("pki", name)
+		}
+		if len(out) == 1 {
+			l.set("pki", out[0])
+		} else {
+			l.set("pki", list(out, 20))
+		}
+	}
+	l.ref("ca", "ca", n.CA)
+	l.str("ciphers", n.Ciphers)
+	l.str("protocols", n.Protocols)
+	l.str("auth", [...]string{"", "optional", "require"}[n.Auth])
+	l.table("credentials", n.AuthTable)
+	l.filter(n.Filter)
+	l.str("hostname", n.Hostname)
+	l.table("hostnames", n.Hostnames)
+	l.flag("mask-src", n.MaskSrc)
+	l.flag("no-dsn", n.NoDSN)
+	l.flag("proxy-v2", n.ProxyV2)
+	l.flag("received-auth", n.RecvAuth)
+	l.table("senders", n.Senders)
+	l.flag("masquerade", n.Masquerade)
+	l.str("tag", n.Tag)
+	if n.Socket {
+		w.stmt(&n.Node, "socket", l.out...)
+	} else {
+		w.stmt(&n.Node, w.named("listen", n.On), l.out...)
+	}
+}
+
+func (w *writer) actions() {
+	for _, a := range w.cfg.Actions {
+		l := &lines{w: w}
+		if a.Method.Local() {
+			l.local(a)
+		} else {
+			l.relay(a)
+		}
+		if a.TTL != 0 {
+			l.set("ttl", quote(conf.FormatDelay(a.TTL)))
+		}
+		body := a.Method.String() + " {}"
+		if len(l.out) > 0 {
+			body = a.Method.String() + " {\n"
+			for _, line := range l.out {
+				body += line + "\n"
+			}
+			body += "}"
+		}
+		w.stmt(&a.Node, w.named("action", a.Name), body)
+	}
+	w.gap()
+}
+
+func (l *lines) local(a *conf.Action) {
+	l.str("path", a.Path)
+	l.flag("junk", a.Junk)
+	l.str("command", a.Command)
+	l.str("destination", a.LMTPDest)
+	l.flag("rcpt-to", a.RcptTo)
+	l.table("alias", a.Alias)
+	l.table("virtual", a.Virtual)
+	l.table("userbase", a.UserBase)
+	l.str("user", a.User)
+	l.ref("wrapper", "wrapper", a.Wrapper)
+}
+
+func (l *lines) relay(a *conf.Action) {
+	l.str("host", a.Host)
+	l.table("host", a.HostTable)
+	l.table("domain", a.Domain)
+	l.table("auth", a.AuthTable)
+	l.flag("backup", a.Backup)
+	l.str("mx", a.BackupMX)
+	l.flag("tls", a.TLS)
+	l.flag("no-verify", a.NoVerify)
+	l.ref("pki", "pki", a.PKI)
+	l.ref("ca", "ca", a.CA)
+	l.str("ciphers", a.Ciphers)
+	l.str("protocols", a.Protocols)
+	l.str("helo", a.Helo)
+	l.table("helo-src", a.HeloSrc)
+	l.table("src", a.BindTo)
+	l.str("mail-from", a.MailFrom)
+	l.filter(a.Filter)
+	l.flag("srs", a.SRS)
+}
+
+func (w *writer) matches() {
+	for _, m := range w.cfg.Matches {
+		l := &lines{w: w}
+		l.set("from", w.side(fromKinds[m.FromKind], m.From))
+		l.set("for", w.side(forKinds[m.ForKind], m.For))
+		for _, c := range []struct {
+			word string
+			conf.Cond
+		}{{"tag", m.Tag}, {"helo", m.Helo}, {"tls", m.TLS}, {"auth", m.Auth}, {"mail-from", m.MailFrom}, {"rcpt-to", m.RcptTo}} {
+			if c.Set() {
+				l.set(c.word, w.cond(c.Not, c.Regex, c.Table))
+			}
+		}
+		if m.Reject {
+			l.set("reject", "true")
+		} else {
+			l.ref("action", "action", m.Action)
+		}
+		w.stmt(&m.Node, "match", l.out...)
+	}
+}
+
+// side writes the source or the destination that a rule wants.
+func (w *writer) side(k kind, c conf.Cond) string {
+	s := quote(k.word)
+	if k.call {
+		s = k.word + "(" + w.pattern(c.Regex, c.Table) + ")"
+	}
+	if c.Not {
+		return "not(" + s + ")"
+	}
+	return s
+}

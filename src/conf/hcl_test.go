@@ -1,0 +1,109 @@
+package conf_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"opensmtpd/src/conf"
+	"opensmtpd/src/conf/diag"
+	"opensmtpd/src/conf/hcl"
+	"opensmtpd/src/conf/load"
+	"opensmtpd/src/conf/printer"
+)
+
+// fromHCL parses text that is one file.
+func fromHCL(t *testing.T, text string) *conf.Config {
+	t.Helper()
+	cfg, diags := hcl.Parse(func(string) ([]byte, error) { return []byte(text), nil }, "f.hcl", nil)
+	if diags.HasErrors() {
+		var b strings.Builder
+		_ = diags.Write(&b, diag.Error)
+		t.Fatalf("the printed HCL does not load:\n%s\n%s", b.String(), text)
+	}
+	return cfg
+}
+
+// hclLaws holds what must be true of the HCL form of every configuration.
+func hclLaws(t *testing.T, cfg *conf.Config) string {
+	t.Helper()
+	before, err := printer.Print(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := hcl.Print(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again := fromHCL(t, text)
+	if d := diffHCL(cfg, again); d != "" {
+		t.Errorf("the HCL is another configuration\n%s\n%s", d, text)
+	}
+	second, err := hcl.Print(again)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(text, second); d != "" {
+		t.Errorf("printing is no fixed point (-first +second)\n%s", d)
+	}
+	after, err := printer.Print(again)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(before, after); d != "" {
+		t.Errorf("through HCL the native form changes (-before +after)\n%s", d)
+	}
+	if want, got := comments(before), comments(text); want != got {
+		t.Errorf("%d comments of %d are left in\n%s", got, want, text)
+	}
+	return text
+}
+
+// diffHCL compares configurations but for what only HCL says.
+func diffHCL(a, b *conf.Config) string {
+	x, y := *a, *b
+	x.AnyOrder, y.AnyOrder = false, false
+	return Diff(&x, &y)
+}
+
+// TestThroughHCL holds the laws for every golden file that loads.
+func TestThroughHCL(t *testing.T) {
+	names, err := filepath.Glob("testdata/*.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	more, err := filepath.Glob("testdata/*/*.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	loaded := 0
+	for _, name := range append(names, more...) {
+		if strings.HasPrefix(name, "testdata/hcl/") {
+			continue
+		}
+		b, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		input, _, _ := strings.Cut(string(b), separator)
+		defines := map[string]string{"given": "em0"}
+		if _, diags := load.File(t.Context(), machine(files(t, input)), "smtpd.conf", defines); diags.HasErrors() {
+			continue
+		}
+		loaded++
+		t.Run(strings.TrimSuffix(strings.TrimPrefix(name, "testdata/"), ".txt"), func(t *testing.T) {
+			cfg, _ := load.Parse(t.Context(), machine(files(t, input)), "smtpd.conf", defines)
+			text := hclLaws(t, cfg)
+			_, diags := load.File(t.Context(), anywhere("smtpd.hcl", text), "smtpd.hcl", nil)
+			if diags.HasErrors() {
+				t.Errorf("the HCL does not load: %v\n%s", diags.All(), text)
+			}
+		})
+	}
+	if loaded < 20 {
+		t.Errorf("only %d files load", loaded)
+	}
+}
