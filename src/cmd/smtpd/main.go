@@ -20,12 +20,17 @@ import (
 )
 
 func main() {
-	// A new title overwrites the memory that os.Args lies in.
+	os.Exit(run(context.Background(), arguments(), os.Stdin, os.Stdout, os.Stderr))
+}
+
+// arguments returns a copy of the command line: a new title overwrites the
+// memory that os.Args lies in.
+func arguments() []string {
 	args := make([]string, len(os.Args))
 	for i, a := range os.Args {
 		args[i] = strings.Clone(a)
 	}
-	os.Exit(run(context.Background(), args, os.Stdin, os.Stdout, os.Stderr))
+	return args
 }
 
 // run is the program: it returns the exit status.

@@ -28,7 +28,7 @@ const beSmtpd = "SMTPD_TEST_BE_SMTPD"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(beSmtpd) != "" || proc.IsReexec(os.Args) {
-		os.Exit(run(context.Background(), os.Args, os.Stdin, os.Stdout, os.Stderr))
+		os.Exit(run(context.Background(), arguments(), os.Stdin, os.Stdout, os.Stderr))
 	}
 	os.Exit(m.Run())
 }
@@ -136,7 +136,7 @@ func smtpd(t *testing.T, args ...string) (*exec.Cmd, *bytes.Buffer, *bytes.Buffe
 	return c, &out, &errs
 }
 
-// status runs smtpd to its end.
+// exitOf runs smtpd to its end.
 func exitOf(t *testing.T, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
 	c, out, errs := smtpd(t, args...)
