@@ -10,7 +10,7 @@ import (
 )
 
 // Static is a table whose content is in memory: the one written in the
-// configuration, or that of a file.
+// configuration, or that of a file or a map.
 type Static struct {
 	name, path string
 	delim      string
@@ -21,6 +21,7 @@ type Static struct {
 type content struct {
 	now    atomic.Pointer[set]
 	cursor atomic.Uint64
+	db     bool // a map of makemap(8), not a text
 }
 
 // Entry is an element of a static table; Value is "" in a list.
@@ -60,6 +61,13 @@ func NewFile(name, path string, f *os.File, delim string) (*Static, error) {
 
 // Update reads the table again from f. When that fails the old content stays.
 func (t *Static) Update(f *os.File) error {
+	if t.db {
+		s, err := readDB(f, t.path)
+		if err == nil {
+			t.now.Store(s)
+		}
+		return err
+	}
 	text, err := readFile(f)
 	if err == nil {
 		var s *set

@@ -22,6 +22,7 @@ type generation struct {
 	gen       mail.Gen
 	tables    map[string]table.Table
 	files     map[string]*table.Static // by identity
+	watches   map[string]*watch        // the files of maps, by identity
 	expand    expand.Config
 	resources proc.Resources
 	addrs     []netip.Addr // of this machine
@@ -42,16 +43,19 @@ func (r *Role) generation(c proc.Conf, before *generation) (*generation, error) 
 		return nil, err
 	}
 	g := &generation{
-		gen: c.Gen, tables: make(map[string]table.Table), files: make(map[string]*table.Static), resources: c.Resources, addrs: p.LocalAddrs,
+		gen: c.Gen, tables: make(map[string]table.Table), files: make(map[string]*table.Static),
+		watches: make(map[string]*watch), resources: c.Resources, addrs: p.LocalAddrs,
 	}
 	for i := range p.Tables {
 		t, err := r.table(&p, &p.Tables[i], g, before, files)
 		if err != nil {
+			g.close()
 			return nil, fmt.Errorf("table %s: %w", p.Tables[i].Name, err)
 		}
 		g.tables[p.Tables[i].Name] = t
 	}
 	if err := r.rules(g, &p); err != nil {
+		g.close()
 		return nil, err
 	}
 	r.complain(g, &p)
@@ -71,6 +75,8 @@ func (r *Role) table(p *project.LookupConf, t *project.Table, g, before *generat
 		return table.NewSystem(t.Name, r.systemUser), nil
 	case "file":
 		return r.fileTable(p, t, g, before, files)
+	case "db":
+		return r.mapTable(p, t, g, before, files)
 	}
 	return nil, fmt.Errorf("back end %q is unknown to this build", t.Backend)
 }
@@ -131,8 +137,8 @@ func (r *Role) rules(g *generation, p *project.LookupConf) error {
 func (r *Role) complain(g *generation, p *project.LookupConf) {
 	said := make(map[string]bool)
 	check := func(name string, s table.Service) {
-		t, ok := g.tables[name].(*table.Static)
-		if !ok || t.Path() == "" || said[name] {
+		t := static(g.tables[name])
+		if t == nil || t.Path() == "" || said[name] {
 			return
 		}
 		said[name] = true

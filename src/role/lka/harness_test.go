@@ -36,6 +36,7 @@ type system struct {
 	clock *clock.Fake
 	files map[string]string // by absolute path
 	users map[string]msg.UserInfoReply
+	real  map[string]string // files that are one on disk, and where
 
 	mu      sync.Mutex
 	log     []string
@@ -123,7 +124,9 @@ func (s *system) conf(gen mail.Gen, withFiles bool) proc.Conf {
 func (s *system) open(path string) *os.File {
 	s.t.Helper()
 	name := filepath.Join(s.t.TempDir(), "file")
-	if err := os.WriteFile(name, []byte(s.files[path]), 0o600); err != nil {
+	if real, ok := s.real[path]; ok {
+		name = real
+	} else if err := os.WriteFile(name, []byte(s.files[path]), 0o600); err != nil {
 		s.t.Fatal(err)
 	}
 	f, err := os.Open(name)
@@ -208,8 +211,9 @@ func (p parentPeer) CallFile(ctx context.Context, m msg.Message, reply msg.Parse
 	case *msg.Include:
 		*reply.(*msg.IncludeReply) = p.include(m.Path)
 	case *msg.TableFile:
-		path := map[string]string{"aliases": "/etc/mail/aliases", "second": "/etc/mail/aliases"}[m.Name]
-		if _, ok := p.files[path]; !ok {
+		path := map[string]string{"aliases": "/etc/mail/aliases", "second": "/etc/mail/aliases",
+			"map": "/etc/mail/map.db"}[m.Name]
+		if _, err := os.Stat(p.real[path]); p.files[path] == "" && err != nil {
 			reply.(*msg.TableFileReply).Err = mailerr.Local(fs.ErrNotExist)
 			return nil, nil
 		}

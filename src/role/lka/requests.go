@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"os"
 
 	"opensmtpd/src/lookup/expand"
 	"opensmtpd/src/lookup/ruleset"
@@ -166,12 +167,12 @@ func (r *Role) updateTable(ctx context.Context, name string) *mailerr.Error {
 		r.log.TableUnknown(name)
 		return mailerr.Permanent(550, 3, 0, "there is no table "+name, nil)
 	}
-	s, ok := t.(*table.Static)
-	if !ok || s.Path() == "" {
+	s := static(t)
+	if s == nil || s.Path() == "" {
 		r.log.TableUpdated(name)
 		return nil
 	}
-	if err := r.reread(ctx, g.gen, name, s); err != nil {
+	if err := r.reread(ctx, g, name, t); err != nil {
 		r.log.TableNotUpdated(name, err)
 		return mailerr.Permanent(550, 3, 0, "the old content stays: "+err.Error(), nil)
 	}
@@ -179,19 +180,31 @@ func (r *Role) updateTable(ctx context.Context, name string) *mailerr.Error {
 	return nil
 }
 
-func (r *Role) reread(ctx context.Context, gen mail.Gen, name string, s *table.Static) error {
+// reread has a file opened again and reads it.
+func (r *Role) reread(ctx context.Context, g *generation, name string, t table.Table) error {
+	f, err := r.openTable(ctx, g.gen, name)
+	if err != nil {
+		return err
+	}
+	if m, ok := t.(mapFile); ok {
+		return m.watch.use(f)
+	}
+	defer f.Close()
+	return static(t).Update(f)
+}
+
+// openTable asks parent for the file of a table.
+func (r *Role) openTable(ctx context.Context, gen mail.Gen, name string) (*os.File, error) {
 	var reply msg.TableFileReply
 	f, err := r.parent.CallFile(ctx, &msg.TableFile{Gen: gen, Name: name}, &reply)
-	if f != nil {
-		defer f.Close()
+	if err == nil && reply.Err != nil {
+		err = reply.Err
 	}
-	switch {
-	case err != nil:
-		return err
-	case reply.Err != nil:
-		return reply.Err
-	case f == nil:
-		return fmt.Errorf("%s: not opened", s.Path())
+	if err == nil && f == nil {
+		err = fmt.Errorf("table %s: no descriptor came", name)
 	}
-	return s.Update(f)
+	if err != nil && f != nil {
+		f.Close()
+	}
+	return f, err
 }

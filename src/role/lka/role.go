@@ -102,7 +102,9 @@ func (r *Role) Commit(gen mail.Gen) {
 	r.prepared = nil
 	if r.current != nil {
 		r.old = append(r.old, r.current)
-		r.old = r.old[max(0, len(r.old)-kept):]
+		for ; len(r.old) > kept; r.old = r.old[1:] {
+			r.old[0].close()
+		}
 		r.dns.Configure(g.resources.ResolvConf, g.resources.Hosts)
 		r.exchanger.Forget()
 	}
@@ -114,6 +116,7 @@ func (r *Role) Abort(gen mail.Gen) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.prepared != nil && r.prepared.gen == gen {
+		r.prepared.close()
 		r.prepared = nil
 	}
 }
@@ -134,6 +137,13 @@ func (r *Role) at(gen mail.Gen) *generation {
 func (r *Role) Run(ctx context.Context) error {
 	<-ctx.Done()
 	r.dns.Close()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, g := range append(r.old, r.current, r.prepared) {
+		if g != nil {
+			g.close()
+		}
+	}
 	return nil
 }
 
