@@ -3,7 +3,7 @@ package hcl
 import (
 	"encoding/hex"
 	"errors"
-	"regexp"
+	"strings"
 
 	"github.com/zclconf/go-cty/cty"
 	"github.com/zclconf/go-cty/cty/function"
@@ -66,8 +66,22 @@ func (p *parser) bytes() function.Function {
 	})
 }
 
-// wide finds a width or precision that no configuration needs.
-var wide = regexp.MustCompile(`%[-+ #0-9.\[\]]*[0-9]{4}`)
+// wide tells whether a format has a width or precision that no configuration
+// needs: one of four digits.
+func wide(format string) bool {
+	for _, verb := range strings.Split(format, "%")[1:] {
+		digits := 0
+		for i := 0; i < len(verb) && strings.IndexByte("-+ #0123456789.[]", verb[i]) >= 0; i++ {
+			if digits++; verb[i] < '0' || verb[i] > '9' {
+				digits = 0
+			}
+			if digits > 3 {
+				return true
+			}
+		}
+	}
+	return false
+}
 
 // bounded refuses formats that make very long strings.
 func bounded(f function.Function) function.Function {
@@ -78,7 +92,7 @@ func bounded(f function.Function) function.Function {
 			return f.ReturnTypeForValues(args)
 		},
 		Impl: func(args []cty.Value, _ cty.Type) (cty.Value, error) {
-			if wide.MatchString(args[0].AsString()) {
+			if wide(args[0].AsString()) {
 				return cty.NilVal, errors.New("the format is wider than 999")
 			}
 			return f.Call(args)

@@ -127,12 +127,11 @@ func (p *parser) macro(a *hclsyntax.Attribute, broken bool) {
 	if l == nil || l.attr != a {
 		return
 	}
-	value, ok := l.value, true
+	get := func() (cty.Value, bool) { return p.localValue(a.Name) }
 	if l.fixed { // the printers show what the file says
-		value, ok = p.eval(a.Expr)
-	} else {
-		value, ok = p.localValue(a.Name)
+		get = func() (cty.Value, bool) { return p.eval(a.Expr) }
 	}
+	value, ok := get()
 	if !ok || value.IsNull() {
 		return
 	}
@@ -213,19 +212,16 @@ func (p *parser) eval(x hclsyntax.Expression) (cty.Value, bool) {
 			good = false
 			continue
 		}
-		v := cty.NilVal
-		if root == "local" {
-			if v, ok = p.localValue(name); !ok {
-				p.bad, good = true, false
-				continue
-			}
-		} else {
-			v = cty.CapsuleVal(p.refType, &ref{root, declaredName(root, name)})
-		}
 		if vars[root] == nil {
 			vars[root] = make(map[string]cty.Value)
 		}
+		if root != "local" {
+			vars[root][name] = cty.CapsuleVal(p.refType, &ref{root, declaredName(root, name)})
+			continue
+		}
+		v, ok := p.localValue(name)
 		vars[root][name] = v
+		p.bad, good = p.bad || !ok, good && ok
 	}
 	if !good {
 		return cty.NilVal, false

@@ -6,7 +6,6 @@ import (
 	"strings"
 	"unicode/utf8"
 
-	"github.com/hashicorp/hcl/v2/hclwrite"
 	"github.com/zclconf/go-cty/cty"
 
 	"opensmtpd/src/conf"
@@ -33,38 +32,76 @@ func Print(cfg *conf.Config) (string, error) {
 	w.actions()
 	w.matches()
 	w.gap()
-	for _, c := range w.carry {
-		w.line(comment1(c))
-	}
-	for _, c := range cfg.Trailer {
-		w.line(comment1(c))
-	}
-	text := strings.TrimRight(w.b.String(), "\n") + "\n"
-	if text == "\n" {
-		return "", w.err
-	}
-	return string(hclwrite.Format([]byte(text))), w.err
+	w.above(cfg.Trailer)
+	return w.text(), w.err
 }
 
 type writer struct {
 	cfg     *conf.Config
 	tables  map[string]*conf.Table
 	filters map[string]*conf.Filter
-	b       strings.Builder
+	out     []outLine
 	carry   []string // comments of what is not written
 	block   bool     // the last statement took more than one line
 	err     error
 }
 
+// outLine is a line of output; key is what stands before the equals sign of an
+// attribute that fits on a line.
+type outLine struct {
+	depth     int
+	key, text string
+}
+
+// part is an attribute, or a block inside a block.
+type part struct {
+	key, value string // value may have several lines
+	node       *conf.Node
+	head       string // of a block; no key then
+	body       []part
+}
+
 // maxLine is the width beyond which lists and one-line blocks are spread out.
 const maxLine = 78
 
-func (w *writer) line(s string) { w.b.WriteString(s + "\n") }
+// text returns what was written, indented, the equals signs of neighbours below
+// one another.
+func (w *writer) text() string {
+	var b strings.Builder
+	lines := w.out
+	for len(lines) > 0 && lines[len(lines)-1] == (outLine{}) {
+		lines = lines[:len(lines)-1]
+	}
+	width := 0
+	for i, l := range lines {
+		if i == 0 || l.key == "" || lines[i-1].key == "" || lines[i-1].depth != l.depth {
+			width = 0
+			for _, next := range lines[i:] {
+				if next.key == "" || next.depth != l.depth {
+					break
+				}
+				width = max(width, utf8.RuneCountInString(next.key))
+			}
+		}
+		if l != (outLine{}) {
+			b.WriteString(strings.Repeat("  ", l.depth))
+		}
+		if l.key != "" {
+			b.WriteString(l.key + strings.Repeat(" ", width-utf8.RuneCountInString(l.key)) + " = ")
+		}
+		b.WriteString(l.text + "\n")
+	}
+	return b.String()
+}
+
+func (w *writer) line(depth int, text string) {
+	w.out = append(w.out, outLine{depth: depth, text: text})
+}
 
 // gap separates statements by an empty line.
 func (w *writer) gap() {
-	if s := w.b.String(); s != "" && !strings.HasSuffix(s, "\n\n") {
-		w.b.WriteByte('\n')
+	if n := len(w.out); n > 0 && w.out[n-1] != (outLine{}) {
+		w.out = append(w.out, outLine{})
 	}
 	w.block = false
 }
@@ -72,19 +109,18 @@ func (w *writer) gap() {
 // comment1 makes sure that a comment is one line of valid text.
 func comment1(c string) string { return strings.ToValidUTF8(strings.ReplaceAll(c, "\r", " "), "?") }
 
-// doc writes the comments above a statement.
-func (w *writer) doc(n *conf.Node) {
-	for _, c := range w.carry {
-		w.line(comment1(c))
+// above writes comments, those first that are left over.
+func (w *writer) above(doc []string) { w.aboveAt(0, doc) }
+
+func (w *writer) aboveAt(depth int, doc []string) {
+	for _, c := range append(w.carry, doc...) {
+		w.line(depth, comment1(c))
 	}
 	w.carry = nil
-	for _, c := range n.Doc {
-		w.line(comment1(c))
-	}
 }
 
 func end(n *conf.Node) string {
-	if n.Comment == "" {
+	if n == nil || n.Comment == "" {
 		return ""
 	}
 	return " " + comment1(n.Comment)
@@ -92,27 +128,68 @@ func end(n *conf.Node) string {
 
 // stmt writes a block with its comments. A body of one short line goes on the
 // line of the head.
-func (w *writer) stmt(n *conf.Node, head string, body ...string) {
-	short := len(body) == 0 || len(body) == 1 && !strings.Contains(body[0], "\n") && len(head)+len(body[0])+6 <= maxLine &&
-		!strings.HasSuffix(body[0], "}")
+func (w *writer) stmt(n *conf.Node, head string, body ...part) {
+	short := len(body) == 0
+	if len(body) == 1 && body[0].key != "" {
+		b := body[0]
+		short = !strings.Contains(b.value, "\n") && len(head)+len(b.key)+len(b.value)+9 <= maxLine
+	}
 	if !short || w.block || len(n.Doc) > 0 {
 		w.gap()
 	}
-	w.doc(n)
+	w.above(n.Doc)
 	switch {
 	case len(body) == 0:
-		w.line(head + " {}" + end(n))
+		w.line(0, head+" {}"+end(n))
 	case short:
-		w.line(head + " { " + body[0] + " }" + end(n))
+		w.line(0, head+" { "+body[0].key+" = "+body[0].value+" }"+end(n))
 	default:
-		w.line(head + " {" + end(n))
-		for _, l := range body {
-			w.line(l)
-		}
-		w.line("}")
+		w.line(0, head+" {"+end(n))
+		w.body(1, body)
+		w.line(0, "}")
 		w.block = true
 	}
 }
+
+// body writes what is inside a block.
+func (w *writer) body(depth int, parts []part) {
+	for _, p := range parts {
+		if p.node != nil {
+			w.aboveAt(depth, p.node.Doc)
+		}
+		switch {
+		case p.key == "" && len(p.body) == 0:
+			w.line(depth, p.head+" {}")
+		case p.key == "":
+			w.line(depth, p.head+" {")
+			w.body(depth+1, p.body)
+			w.line(depth, "}")
+		default:
+			w.attribute(depth, p)
+		}
+	}
+}
+
+// attribute writes a value, the inner lines of a long one further in.
+func (w *writer) attribute(depth int, p part) {
+	lines := strings.Split(p.value, "\n")
+	if len(lines) == 1 {
+		w.out = append(w.out, outLine{depth, p.key, p.value + end(p.node)})
+		return
+	}
+	w.line(depth, p.key+" = "+lines[0])
+	for _, l := range lines[1 : len(lines)-1] {
+		key, text, pair := strings.Cut(l, pairMark)
+		if !pair {
+			key, text = "", l
+		}
+		w.out = append(w.out, outLine{depth + 1, key, text})
+	}
+	w.line(depth, lines[len(lines)-1]+end(p.node))
+}
+
+// pairMark stands for the equals sign of a mapping in the lines of a value.
+const pairMark = "\x00"
 
 // named returns the head of a block with a name.
 func (w *writer) named(word, name string) string {
@@ -168,16 +245,17 @@ func (w *writer) macros() {
 	for _, m := range w.cfg.Macros {
 		last[localName(m.Name)] = m
 	}
-	w.line("locals {")
+	var body []part
 	for _, m := range w.cfg.Macros {
 		if last[localName(m.Name)] != m { // defined again
 			w.carry = append(append(w.carry, m.Doc...), nonEmpty(m.Comment)...)
 			continue
 		}
-		w.doc(&m.Node)
-		w.line(localName(m.Name) + " = " + str(m.Value) + end(&m.Node))
+		body = append(body, part{key: localName(m.Name), value: str(m.Value), node: &m.Node})
 	}
-	w.line("}")
+	w.line(0, "locals {")
+	w.body(1, body)
+	w.line(0, "}")
 	w.gap()
 }
 
@@ -202,20 +280,16 @@ func (w *writer) declared() {
 		if t.Inline {
 			continue
 		}
-		body := ""
+		body := part{}
 		switch {
 		case t.Backend == "static" && t.Kind == conf.Map:
-			body = "map = " + pairs(t.Entries, 30)
+			body = part{key: "map", value: pairs(t.Entries, 30)}
 		case t.Backend == "static":
-			body = "list = " + values(t.Entries, 30)
+			body = part{key: "list", value: values(t.Entries, 30)}
 		case t.Config == "":
-			body = "source = " + str(t.Backend)
+			body = part{key: "source", value: str(t.Backend)}
 		default:
-			body = "source = " + str(t.Backend+":"+t.Config)
-		}
-		if t.Kind == conf.Map && t.Backend == "static" { // one pair a line reads better
-			w.stmt(&t.Node, w.named("table", t.Name), strings.Split(body, "\n")...)
-			continue
+			body = part{key: "source", value: str(t.Backend + ":" + t.Config)}
 		}
 		w.stmt(&t.Node, w.named("table", t.Name), body)
 	}
@@ -248,10 +322,10 @@ func pairs(entries []conf.Entry, taken int) string {
 		if strings.HasPrefix(key, "bytes(") {
 			key = "(" + key + ")"
 		}
-		out[i] = key + " = " + str(e.Value)
+		out[i] = key + pairMark + str(e.Value)
 	}
-	if len(out) == 1 && len(out[0])+taken+4 <= maxLine {
-		return "{ " + out[0] + " }"
+	if len(out) == 1 && len(out[0])+taken+6 <= maxLine {
+		return "{ " + strings.Replace(out[0], pairMark, " = ", 1) + " }"
 	}
 	return "{\n" + strings.Join(out, "\n") + "\n}"
 }
@@ -297,10 +371,10 @@ func (w *writer) cond(not, regex bool, r conf.TableRef) string {
 // lines gathers the attributes of a block.
 type lines struct {
 	w   *writer
-	out []string
+	out []part
 }
 
-func (l *lines) set(word, value string) { l.out = append(l.out, word+" = "+value) }
+func (l *lines) set(word, value string) { l.out = append(l.out, part{key: word, value: value}) }
 
 func (l *lines) flag(word string, on bool) {
 	if on {

@@ -7,23 +7,17 @@ import (
 	"opensmtpd/src/conf"
 )
 
-// inside is one part of a settings block: lines with their own comments.
+// inside gathers the settings of a block, each with its own comments.
 type inside struct {
-	w     *writer
-	out   []string
-	limit string // the limit block that is open
+	w    *writer
+	body []part
 }
 
 // set adds a setting.
 func (s *inside) set(n *conf.Node, word, value string) {
-	if n.Pos.IsZero() {
-		return
+	if !n.Pos.IsZero() {
+		s.body = append(s.body, part{key: word, value: value, node: n})
 	}
-	for _, c := range append(s.w.carry, n.Doc...) {
-		s.out = append(s.out, comment1(c))
-	}
-	s.w.carry = nil
-	s.out = append(s.out, word+" = "+value+end(n))
 }
 
 func (s *inside) text(t *conf.Text, word string) { s.set(&t.Node, word, str(t.Value)) }
@@ -32,44 +26,33 @@ func (s *inside) delay(d *conf.Duration, word string) {
 	s.set(&d.Node, word, quote(conf.FormatDelay(d.Value)))
 }
 
-// open begins a limit block, unless one of that head is open.
-func (s *inside) open(head string) {
-	if s.limit == head {
+// limit adds to the limit block of that head, if it is the last part, or to a
+// new one.
+func (s *inside) limit(head string, p part) {
+	if n := len(s.body); n > 0 && s.body[n-1].head == head {
+		s.body[n-1].body = append(s.body[n-1].body, p)
 		return
 	}
-	s.close()
-	s.limit = head
-	s.out = append(s.out, head+" {")
-}
-
-func (s *inside) close() {
-	if s.limit != "" {
-		s.out = append(s.out, "}")
-	}
-	s.limit = ""
+	s.body = append(s.body, part{head: head, body: []part{p}})
 }
 
 func (s *inside) limits(list []*conf.Limit) {
 	for _, l := range list {
 		if !l.Pos.IsZero() {
-			s.open("limit")
-			s.set(&l.Node, l.Key, strconv.FormatInt(l.Value, 10))
+			s.limit("limit", part{key: l.Key, value: strconv.FormatInt(l.Value, 10), node: &l.Node})
 		}
 	}
-	s.close()
 }
 
 // settings writes a block of settings, if there are any.
 func (w *writer) settings(word string, fill func(*inside)) {
 	s := &inside{w: w}
 	fill(s)
-	if len(s.out) > 0 {
+	if len(s.body) > 0 {
 		w.gap()
-		w.line(word + " {")
-		for _, l := range s.out {
-			w.line(l)
-		}
-		w.line("}")
+		w.line(0, word+" {")
+		w.body(1, s.body)
+		w.line(0, "}")
 		w.gap()
 	}
 }
@@ -77,8 +60,8 @@ func (w *writer) settings(word string, fill func(*inside)) {
 func (w *writer) server() {
 	s := &w.cfg.Server
 	if n := &s.ADMD; !n.Pos.IsZero() {
-		w.doc(&n.Node)
-		w.line("admd = " + str(n.Value) + end(&n.Node))
+		w.above(n.Doc)
+		w.line(0, "admd = "+str(n.Value)+end(&n.Node))
 	}
 	w.settings("bounce", func(in *inside) {
 		out := make([]string, len(s.BounceWarn.Value))
@@ -104,7 +87,7 @@ func (w *writer) server() {
 	})
 	w.settings("mda", func(in *inside) { in.limits(s.MDALimits) })
 	for _, wr := range s.Wrappers {
-		w.stmt(&wr.Node, w.named("wrapper", wr.Name), "command = "+str(wr.Command))
+		w.stmt(&wr.Node, w.named("wrapper", wr.Name), part{key: "command", value: str(wr.Command)})
 	}
 	w.settings("mta", func(in *inside) { in.mtaLimits(s) })
 	w.settings("scheduler", func(in *inside) { in.limits(s.SchedulerLimits) })
@@ -125,14 +108,12 @@ func (s *inside) mtaLimits(server *conf.Server) {
 		if l.Domain != "" {
 			head = s.w.named("limit", l.Domain)
 		}
-		s.open(head)
+		p := part{key: l.Key, value: strconv.FormatInt(l.Value, 10), node: &l.Node}
 		if l.Key == "inet4" || l.Key == "inet6" {
-			s.set(&l.Node, "family", quote(l.Key))
-		} else {
-			s.set(&l.Node, l.Key, strconv.FormatInt(l.Value, 10))
+			p.key, p.value = "family", quote(l.Key)
 		}
+		s.limit(head, p)
 	}
-	s.close()
 	s.set(&server.MTAMaxDeferred.Node, "max-deferred", strconv.FormatInt(server.MTAMaxDeferred.Value, 10))
 }
 
@@ -145,7 +126,7 @@ func (w *writer) pkis() {
 		w.stmt(&k.Node, w.named("pki", k.Name), l.out...)
 	}
 	for _, c := range w.cfg.CAs {
-		w.stmt(&c.Node, w.named("ca", c.Name), "cert = "+str(c.Cert))
+		w.stmt(&c.Node, w.named("ca", c.Name), part{key: "cert", value: str(c.Cert)})
 	}
 	w.gap()
 }
@@ -266,15 +247,7 @@ func (w *writer) actions() {
 		if a.TTL != 0 {
 			l.set("ttl", quote(conf.FormatDelay(a.TTL)))
 		}
-		body := a.Method.String() + " {}"
-		if len(l.out) > 0 {
-			body = a.Method.String() + " {\n"
-			for _, line := range l.out {
-				body += line + "\n"
-			}
-			body += "}"
-		}
-		w.stmt(&a.Node, w.named("action", a.Name), body)
+		w.stmt(&a.Node, w.named("action", a.Name), part{head: a.Method.String(), body: l.out})
 	}
 	w.gap()
 }
