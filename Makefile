@@ -60,7 +60,7 @@ fuzz:
 ## lint: staticcheck, the other systems' builds, and the manual pages
 lint: man
 	$(GO) run $(STATICCHECK) ./src/...
-	@for os in openbsd freebsd netbsd darwin; do \
+	@for os in openbsd freebsd darwin; do \
 		echo "vet GOOS=$$os"; GOOS=$$os GOARCH=amd64 CGO_ENABLED=0 $(GO) vet ./src/... || exit 1; done
 
 ## man: check the manual pages

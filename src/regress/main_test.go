@@ -35,3 +35,16 @@ func privileged(t *testing.T) {
 		t.Skip("needs root and its own namespaces: run `make regress` as root on Linux")
 	}
 }
+
+// users are the accounts of the mail system and of those who get mail.
+var users = []struct {
+	name string
+	id   int
+	home string
+}{
+	{"_smtpd", 7001, "/var/empty"},
+	{"_smtpq", 7002, "/var/empty"},
+	{"anna", 7101, "/home/anna"},
+	{"bert", 7102, "/home/bert"},
+	{"cleo", 7103, "/home/cleo"},
+}

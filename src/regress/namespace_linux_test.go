@@ -12,19 +12,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// users are the accounts of the mail system and of those who get mail.
-var users = []struct {
-	name string
-	id   int
-	home string
-}{
-	{"_smtpd", 7001, "/var/empty"},
-	{"_smtpq", 7002, "/var/empty"},
-	{"anna", 7101, "/home/anna"},
-	{"bert", 7102, "/home/bert"},
-	{"cleo", 7103, "/home/cleo"},
-}
-
 // reexec runs this test program again as root of its own namespaces.
 func reexec() (int, error) {
 	if os.Geteuid() != 0 {

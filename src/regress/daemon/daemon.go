@@ -188,7 +188,7 @@ func (d *Daemon) launch(extra ...string) {
 	d.cmd = exec.Command(filepath.Join(d.Bin, "smtpd"), d.Args(append([]string{"-d"}, extra...)...)...)
 	d.cmd.Stderr, d.cmd.Stdout = d.log, d.log
 	d.cmd.Dir = d.Dir
-	d.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM, Setpgid: true}
+	d.cmd.SysProcAttr = tied()
 	if err := d.cmd.Start(); err != nil {
 		d.t.Fatal(err)
 	}

@@ -175,7 +175,7 @@ func TestQueueGone(t *testing.T) {
 
 func TestLocalSession(t *testing.T) {
 	r, _ := newRig(t)
-	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
