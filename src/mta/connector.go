@@ -223,7 +223,6 @@ func (m *MTA) markReady(s *session) {
 	s.relay.starting--
 	s.relay.trouble = ""
 	s.route.works()
-	s.relay.look()
 }
 
 // collect notes the end of a session.

@@ -73,7 +73,7 @@ type MTA struct {
 
 	wake chan struct{} // tells Run that there is an earlier alarm
 
-	mu       sync.Mutex // of what follows
+	mu       sync.Mutex      // of what follows
 	ctx      context.Context // of sessions
 	cancel   context.CancelFunc
 	asking   context.Context // of look-ups for relays

@@ -307,6 +307,13 @@ func (r *relay) rest() {
 	if len(r.line) > 0 || r.conns > 0 || r.state == relayAsking || r.state == relayRenewed || r.m.relays[r.key] != r {
 		return
 	}
+	// Pauses between connections hold beyond the mail that began them.
+	l := r.limits
+	pause := max(l.ConnDelayRelay, l.ConnDelayConnector, l.ConnDelayDomain, l.ConnDelaySource, l.ConnDelayHost)
+	if until := r.last + pause; pause > 0 && r.begun && until > r.m.Clock.Mono() {
+		r.m.at(until, r.rest)
+		return
+	}
 	delete(r.m.relays, r.key)
 	r.m.count.relay.Sub(1)
 	r.letGo()

@@ -199,7 +199,10 @@ func (s *session) take(ctx context.Context) *task {
 		t := r.line[0]
 		r.line[0] = nil
 		r.line = r.line[1:]
-		m.mu.Unlock()
+		if s.begun == 0 {
+			r.look() // the route works: others may follow
+		}
+		m.unlock()
 		return t
 	}
 	keep := r.limits.SessionKeepalive

@@ -99,7 +99,7 @@ func (c *Conn) End(n int) ([]Reply, error) {
 	}
 	replies := make([]Reply, 0, n)
 	for range n {
-		r, err := c.reply(true)
+		r, err := c.reply(wordy)
 		if err != nil {
 			return replies, err
 		}

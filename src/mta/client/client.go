@@ -56,11 +56,10 @@ type Conn struct {
 	lmtp bool
 	tls  *tls.Conn
 
-	in         []byte // what was read and not looked at is in[from:to]
-	from, to   int
-	out        []byte
-	bol, cr    bool // of the body: at the beginning of a line; after a CR
-	replyLines int
+	in       []byte // what was read and not looked at is in[from:to]
+	from, to int
+	out      []byte
+	bol, cr  bool // of the body: at the beginning of a line; after a CR
 }
 
 // New returns a connection over nc. wait is called before anything that may take
@@ -85,7 +84,7 @@ func (c *Conn) TLS() *tls.ConnectionState {
 // Greeting reads what a server says first.
 func (c *Conn) Greeting() (Reply, error) {
 	c.wait(timeGreeting)
-	r, err := c.reply(true)
+	r, err := c.reply(wordy)
 	if err == nil {
 		err = c.quiet()
 	}
@@ -101,7 +100,7 @@ func (c *Conn) Hello(verb, name string) (Reply, error) {
 	if err := c.flush(); err != nil {
 		return Reply{}, err
 	}
-	r, err := c.replyEach(true, func(n int, text string) {
+	r, err := c.replyEach(wordy, func(n int, text string) {
 		if n > 0 && verb != "HELO" {
 			c.ext.add(text)
 		}
@@ -148,7 +147,7 @@ func (c *Conn) command(d time.Duration, line string) (Reply, error) {
 	if err := c.flush(); err != nil {
 		return Reply{}, err
 	}
-	r, err := c.reply(true)
+	r, err := c.reply(wordy)
 	if err == nil {
 		err = c.quiet()
 	}

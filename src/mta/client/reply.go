@@ -41,14 +41,22 @@ func (r *Reply) OK() bool { return r.Code/100 == 2 }
 
 // String returns the reply as one line, as the server gave it.
 func (r *Reply) String() string {
-	return (&mailerr.Error{Code: r.Code, Enhanced: r.Enhanced, Text: r.Text}).Reply()
+	return strings.TrimRight((&mailerr.Error{Code: r.Code, Enhanced: r.Enhanced, Text: r.Text}).Reply(), " ")
 }
 
-// reply reads one; without text its codes are all that is kept.
-func (c *Conn) reply(text bool) (Reply, error) { return c.replyEach(text, nil) }
+// Codes that need no words, see reply.
+const (
+	wordy  = 0
+	agreed = 250
+	goOn   = 354
+)
+
+// reply reads one. Of a reply with the code quiet the text is not kept: most
+// are read for their code alone.
+func (c *Conn) reply(quiet int) (Reply, error) { return c.replyEach(quiet, nil) }
 
 // replyEach calls each for every line, with its number from 0 and its text.
-func (c *Conn) replyEach(text bool, each func(int, string)) (Reply, error) {
+func (c *Conn) replyEach(quiet int, each func(int, string)) (Reply, error) {
 	var r Reply
 	var b []byte
 	for n := 0; ; n++ {
@@ -70,7 +78,7 @@ func (c *Conn) replyEach(text bool, each func(int, string)) (Reply, error) {
 		if each != nil {
 			each(n, clean(rest))
 		}
-		if text || code >= 400 {
+		if code != quiet {
 			esc, words := cutEnhanced(rest)
 			if n == 0 {
 				r.setEnhanced(esc)

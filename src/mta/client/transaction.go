@@ -70,14 +70,14 @@ func (c *Conn) Begin(t *Transaction) (Answers, error) {
 }
 
 func (c *Conn) oneByOne(t *Transaction, a *Answers) (err error) {
-	if a.Mail, err = c.ask(false); err != nil || !a.Mail.OK() {
+	if a.Mail, err = c.ask(agreed); err != nil || !a.Mail.OK() {
 		return err
 	}
 	good := false
 	for i := range t.Rcpts {
 		c.out = c.appendRcpt(c.out, &t.Rcpts[i])
 		c.wait(timeCommand)
-		r, err := c.ask(false)
+		r, err := c.ask(agreed)
 		if err != nil {
 			return err
 		}
@@ -92,20 +92,20 @@ func (c *Conn) oneByOne(t *Transaction, a *Answers) (err error) {
 	}
 	c.out = append(c.out, "DATA\r\n"...)
 	c.wait(timeData)
-	a.Data, err = c.ask(false)
+	a.Data, err = c.ask(goOn)
 	return err
 }
 
 // ask sends the commands gathered, which must be one line each, and reads the
 // reply to the last.
-func (c *Conn) ask(text bool) (Reply, error) {
+func (c *Conn) ask(quiet int) (Reply, error) {
 	if bytes.Count(c.out, []byte{'\n'}) != 1 || bytes.Count(c.out, []byte{'\r'}) != 1 {
 		return Reply{}, errLine
 	}
 	if err := c.flush(); err != nil {
 		return Reply{}, err
 	}
-	r, err := c.reply(text)
+	r, err := c.reply(quiet)
 	if err == nil {
 		err = c.quiet()
 	}
@@ -134,7 +134,7 @@ func (c *Conn) pipelined(t *Transaction, a *Answers) error {
 			return err
 		}
 		for ; asked < next; asked++ {
-			r, err := c.reply(false)
+			r, err := c.reply(agreed)
 			if err != nil {
 				return err
 			}
@@ -156,7 +156,7 @@ func (c *Conn) pipelined(t *Transaction, a *Answers) error {
 // dataReply reads the reply to a DATA that was sent on trust. A server that
 // wants a message for nobody gets an empty one (RFC 2920 section 3.1).
 func (c *Conn) dataReply(a *Answers) (err error) {
-	if a.Data, err = c.reply(false); err != nil {
+	if a.Data, err = c.reply(goOn); err != nil {
 		return err
 	}
 	if err := c.quiet(); err != nil {
@@ -174,7 +174,7 @@ func (c *Conn) dataReply(a *Answers) (err error) {
 	if c.lmtp { // no recipient, no reply (RFC 2033 section 4.2)
 		return nil
 	}
-	_, err = c.reply(false)
+	_, err = c.reply(agreed)
 	return err
 }
 

@@ -1,0 +1,186 @@
+package mta
+
+import (
+	"crypto/tls"
+	"encoding/base64"
+	"io"
+	"net"
+	"strings"
+	"testing"
+
+	"opensmtpd/src/conf/project"
+)
+
+// smarthost is a world whose mail all goes to one server by a url.
+func smarthost(t *testing.T, url string, a *ca, change func(*project.RelayAction)) *world {
+	t.Helper()
+	w := newWorld(t, false, nil)
+	p := dispatcherConf(func(p *project.DispatcherConf) {
+		p.Relays[0].Host = url
+		p.Relays[0].AuthTable = "secrets"
+		if change != nil {
+			change(&p.Relays[0])
+		}
+	})
+	c, err := NewConfig(1, p, a.pem, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Configure(c)
+	w.domain("mx.far.example", "0 mx.far.example 192.0.2.1")
+	w.tables["secrets/label"] = []string{"joe:pass word"}
+	return w
+}
+
+const (
+	delivered = "ok 250 2.0.0 taken\n"
+	failed    = "temporary 4.4.1 Network error on destination MXs ("
+)
+
+// Every url scheme, against servers with a good certificate, a bad one, and none.
+func TestSchemes(t *testing.T) {
+	a := authority(t)
+	good, bad := a.server(t, "mx.far.example"), a.server(t, "other.example")
+	for _, tc := range []struct {
+		url    string
+		change func(*project.RelayAction)
+		tls    *tls.Config
+		smtps  bool
+		want   string
+		secure bool
+	}{
+		{"smtp://mx.far.example", nil, nil, false, delivered, false},
+		{"smtp://mx.far.example", nil, good, false, delivered, true},
+		{"smtp://mx.far.example", nil, bad, false, delivered, true},
+		{"smtp+tls://mx.far.example", nil, good, false, delivered, true},
+		{"smtp+tls://mx.far.example", nil, bad, false, failed + "TLS handshake failed", false},
+		{"smtp+tls://mx.far.example", nil, nil, false, failed + "TLS required but not supported by remote host", false},
+		{"smtp+tls://mx.far.example", func(r *project.RelayAction) { r.TLS, r.NoVerify = true, true }, bad, false, delivered, true},
+		{"smtp://mx.far.example", func(r *project.RelayAction) { r.TLS = true }, bad, false, failed + "TLS handshake failed", false},
+		{"smtp+notls://mx.far.example", nil, good, false, delivered, false},
+		{"smtp+notls://mx.far.example", func(r *project.RelayAction) { r.TLS = true }, good, false, "temporary 4.7.4 TLS required", false},
+		{"smtps://mx.far.example:25", nil, good, true, delivered, true},
+		{"smtps://mx.far.example:25", nil, bad, true, failed + "TLS handshake failed", false},
+		{"lmtp://mx.far.example:25", nil, good, false, delivered, false},
+	} {
+		s := &script{tls: tc.tls, smtp: tc.smtps}
+		w := smarthost(t, tc.url, a, tc.change)
+		w.server("192.0.2.1:25", s.serve)
+		if got := outcomes(w.send(w.task("b@far.example"))); !strings.HasPrefix(got, tc.want) {
+			t.Errorf("%s: %s, want %s", tc.url, got, tc.want)
+		}
+		if n := len(w.lines(" mta tls ciphers=TLSv1.3:TLS_")); (n == 1) != tc.secure {
+			t.Errorf("%s: TLS %d times", tc.url, n)
+		}
+		verified := tc.secure && tc.tls == good && tc.url != "smtp://mx.far.example"
+		if n := len(w.lines(`cert-check result="valid" fingerprint="SHA256:`)); (n == 1) != verified {
+			t.Errorf("%s: verified %d times", tc.url, n)
+		}
+		if strings.HasPrefix(tc.want, failed) && len(s.got()) != 0 {
+			t.Errorf("%s: the server got a message", tc.url)
+		}
+	}
+}
+
+// A handshake that fails is no reason not to send where TLS is not demanded.
+func TestHandshakeFails(t *testing.T) {
+	a := authority(t)
+	for _, url := range []string{"smtp://mx.far.example", "smtp+tls://mx.far.example"} {
+		s := &script{tls: &tls.Config{}, say: map[string]string{"STARTTLS": "220 but not really"}}
+		w := smarthost(t, url, a, nil)
+		w.server("192.0.2.1:25", s.serve)
+		got := outcomes(w.send(w.task("b@far.example")))
+		if must := strings.Contains(url, "+tls"); must != strings.HasPrefix(got, failed) || !must && got != delivered {
+			t.Errorf("%s: %s", url, got)
+		}
+		if n := len(w.lines("opportunistic TLS failed, downgrading to plain")); n != 0 == strings.Contains(url, "+tls") {
+			t.Errorf("%s: logged %q", url, w.lines(""))
+		}
+	}
+}
+
+// NO STARTTLS (2021), client side: what comes behind the 220 in clear text ends
+// the session; mandatory TLS never falls back; nothing secret is said before.
+func TestNoSTARTTLSInjection(t *testing.T) {
+	a := authority(t)
+	for _, url := range []string{"smtp://mx.far.example", "smtp+tls://label@mx.far.example"} {
+		heard := make(chan string, 10)
+		w := smarthost(t, url, a, nil)
+		w.server("192.0.2.1:25", func(c net.Conn) {
+			buf := make([]byte, 1000)
+			io.WriteString(c, "220 x\r\n")
+			for _, say := range []string{"250-x\r\n250-STARTTLS\r\n250 AUTH PLAIN\r\n", "220 go\r\n250-x\r\n250 AUTH PLAIN\r\n"} {
+				if _, err := c.Read(buf); err != nil {
+					return
+				}
+				io.WriteString(c, say)
+			}
+			n, _ := c.Read(buf)
+			heard <- string(buf[:n])
+		})
+		got := outcomes(w.send(w.task("b@far.example")))
+		if want := failed + "Remote host sent too much data)\n"; got != want {
+			t.Errorf("%s: %s", url, got)
+		}
+		if s := <-heard; s != "" {
+			t.Errorf("%s: %q was said after it", url, s)
+		}
+		if n := len(w.lines("mta connecting")); n != 1 {
+			t.Errorf("%s: %d connections", url, n)
+		}
+	}
+}
+
+func TestAuth(t *testing.T) {
+	a := authority(t)
+	good := a.server(t, "mx.far.example")
+	plain := base64.StdEncoding.EncodeToString([]byte("\x00joe\x00pass word"))
+	const login = "250-x\r\n250-STARTTLS\r\n250-AUTH LOGIN CRAM-MD5\r\n250 DSN"
+	for _, tc := range []struct {
+		ehlo, auth, want string
+		said             []string
+	}{
+		{"", "235 2.7.0 welcome", delivered, []string{"AUTH PLAIN " + plain}},
+		{"", "535 5.7.8 no", failed + "AUTH rejected: 535 5.7.8 no)\n", []string{"AUTH PLAIN " + plain}},
+		{login, "334 VXNlcm5hbWU6", failed + "Bad response", []string{"AUTH LOGIN"}},
+		{"250-x\r\n250-STARTTLS\r\n250 DSN", "", failed + "AUTH not advertised)\n", nil},
+		{"250-x\r\n250-STARTTLS\r\n250 AUTH CRAM-MD5", "", failed + "No supported AUTH method)\n", nil},
+	} {
+		s := &script{tls: good, say: map[string]string{"AUTH": tc.auth}}
+		if tc.ehlo != "" {
+			s.say["EHLO"] = tc.ehlo
+		}
+		w := smarthost(t, "smtp+tls://label@mx.far.example", a, nil)
+		w.server("192.0.2.1:25", s.serve)
+		if got := outcomes(w.send(w.task("b@far.example"))); !strings.HasPrefix(got, tc.want) {
+			t.Errorf("%q: %s", tc.ehlo, got)
+		}
+		if got := s.said("AUTH"); strings.Join(got, ",") != strings.Join(tc.said, ",") && tc.ehlo != login {
+			t.Errorf("%q: said %q", tc.ehlo, got)
+		}
+		for _, l := range w.lines("") {
+			if strings.Contains(l, "pass word") || strings.Contains(l, plain) {
+				t.Errorf("the log has the password: %s", l)
+			}
+		}
+	}
+	w := smarthost(t, "smtp+tls://nobody@mx.far.example", a, nil)
+	if got := outcomes(w.send(w.task("b@far.example"))); got != "temporary 4.7.0 Could not retrieve credentials\n" {
+		t.Error(got)
+	}
+}
+
+// With LMTP everybody who was accepted gets an answer of his own.
+func TestLMTP(t *testing.T) {
+	a := authority(t)
+	w := smarthost(t, "lmtp://mx.far.example:2424", a, nil)
+	w.server("192.0.2.1:2424", func(c net.Conn) {
+		play(c, "220 far.example\r\n250-x\r\n250-PIPELINING\r\n250 DSN\r\n"+
+			"250 ok\r\n250 ok\r\n550 5.1.1 nobody\r\n250 ok\r\n354 go\r\n"+
+			"250 2.0.0 first\r\n452 4.2.2 third is full\r\n")
+	})
+	got := outcomes(w.send(w.task("a@far.example", "b@far.example", "c@far.example")))
+	if want := "ok 250 2.0.0 first\npermanent 5.1.1 550 5.1.1 nobody\ntemporary 4.2.2 452 4.2.2 third is full\n"; got != want {
+		t.Error(got)
+	}
+}
