@@ -17,7 +17,7 @@ FUZZTIME	?= 20s
 GORELEASER	= github.com/goreleaser/goreleaser/v2@v2.15.1
 STATICCHECK	= honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-PROGRAMS	= smtpd smtpctl makemap mail.maildir mail.mboxfile mail.mda
+PROGRAMS	= smtpd smtpctl makemap mail.maildir mail.mboxfile mail.lmtp mail.mda
 # One binary serves these names by argv[0].
 LINKS		= sendmail send-mail mailq newaliases
 PAGES		= $(notdir $(wildcard man/*.[1-8]))

@@ -86,6 +86,16 @@ func (w *worker) planMethod(d *delivery, v *format.Values) (s format.Script, err
 	case conf.MDA:
 		d.kind = kindCommand
 		return format.Command(w.conf.Command, v, nil)
+	case conf.LMTP:
+		d.kind = kindLMTP
+		if w.conf.HasWrapper {
+			d.kind = kindCommand
+			s = format.Script{Text: w.conf.LibExec + `/mail.lmtp -u -d "${SMTPD_1}"`, Vars: []string{"SMTPD_1=" + w.conf.LMTPDest}}
+			if w.conf.RcptTo {
+				s.Text = w.conf.LibExec + `/mail.lmtp -r -d "${SMTPD_1}"`
+			}
+		}
+		return s, nil
 	default:
 		return s, fmt.Errorf("%w: method %s", errMethod, m)
 	}

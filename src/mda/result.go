@@ -24,10 +24,11 @@ var (
 
 // Exit statuses of sysexits.h that matter here.
 const (
-	ExNoUser   = 67
-	ExOSErr    = 71
-	ExTempFail = 75
-	ExNoPerm   = 77
+	ExNoUser      = 67
+	ExUnavailable = 69
+	ExOSErr       = 71
+	ExTempFail    = 75
+	ExNoPerm      = 77
 )
 
 // sysexits holds the words for exit statuses, as the log has them, and the

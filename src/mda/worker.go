@@ -60,6 +60,7 @@ const (
 	kindFile         // the user's own mbox
 	kindNull         // /dev/null
 	kindCommand
+	kindLMTP
 )
 
 // run ends when jobs is closed and everything was finished or given up.
@@ -114,7 +115,8 @@ func (w *worker) take(j *job) {
 	}
 }
 
-// add puts a delivery whose body is whole into the batch, or starts its command.
+// add puts a delivery whose body is whole into the batch, or does it beside the
+// worker when it waits for a command or a server.
 func (w *worker) add(d *delivery) {
 	switch d.kind {
 	case kindNull:
@@ -122,6 +124,9 @@ func (w *worker) add(d *delivery) {
 		return
 	case kindCommand:
 		w.command(d)
+		return
+	case kindLMTP:
+		w.handOver(d)
 		return
 	case kindMaildir:
 		if d.store == nil {

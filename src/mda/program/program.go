@@ -1,5 +1,6 @@
-// Package program is mail.maildir(8), mail.mboxfile(8) and mail.mda(8): what
-// delivery agents do by themselves, as programs for mda lines and wrappers.
+// Package program is mail.maildir(8), mail.mboxfile(8), mail.lmtp(8) and
+// mail.mda(8): what delivery agents do by themselves, as programs for mda lines
+// and wrappers.
 package program
 
 import (
@@ -23,6 +24,7 @@ import (
 const (
 	exitOK       = 0
 	exitFailure  = 1
+	exitRefused  = 69
 	exitTempFail = 75
 	exitNotFound = 127 // as a shell has it
 )
@@ -46,13 +48,18 @@ func System() *Call {
 	}
 }
 
-func (c *Call) getenv(key string) string {
+func (c *Call) lookupEnv(key string) (string, bool) {
 	for _, kv := range c.Env {
 		if v, ok := strings.CutPrefix(kv, key+"="); ok {
-			return v
+			return v, true
 		}
 	}
-	return ""
+	return "", false
+}
+
+func (c *Call) getenv(key string) string {
+	v, _ := c.lookupEnv(key)
+	return v
 }
 
 // fail says what is wrong and returns the exit status.

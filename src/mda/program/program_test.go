@@ -1,9 +1,11 @@
 package program
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -170,6 +172,107 @@ func TestRoot(t *testing.T) {
 		c.UID = 0
 		if status := run(c); status != 1 || stderr.String() != name+": may not be executed as root\n" {
 			t.Errorf("%s: status %d, %s", name, status, stderr)
+		}
+	}
+}
+
+// lmtpd is a server that takes mail for good@example.org, has no room for full,
+// and knows nobody else. What it heard comes at the end.
+func lmtpd(t *testing.T) (address string, heard <-chan string) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	all := make(chan string, 1)
+	go func() {
+		var b strings.Builder
+		defer func() { all <- b.String() }()
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		defer c.Close()
+		var rcpts []string
+		r := bufio.NewReader(c)
+		for reply := "220 hi"; ; {
+			if _, err := io.WriteString(c, reply+"\r\n"); err != nil {
+				return
+			}
+			line, err := r.ReadString('\n')
+			if err != nil {
+				return
+			}
+			b.WriteString(strings.TrimSpace(line) + "|")
+			switch reply = "250 ok"; strings.TrimSpace(line) {
+			case "RCPT TO:<full>":
+				rcpts = append(rcpts, "452 4.2.2 full")
+			case "RCPT TO:<good@example.org>":
+				rcpts = append(rcpts, "250 saved")
+			case "RCPT TO:<none>":
+				reply = "550 5.1.1 unknown"
+			case "DATA":
+				reply = "354 go on"
+			case ".":
+				reply = strings.Join(rcpts, "\r\n")
+			}
+			if reply == "354 go on" {
+				io.WriteString(c, reply+"\r\n")
+				for line != ".\r\n" && err == nil {
+					line, err = r.ReadString('\n')
+					b.WriteString(strings.TrimSpace(line) + "|")
+				}
+				reply = strings.Join(rcpts, "\r\n")
+			}
+		}
+	}()
+	return l.Addr().String(), all
+}
+
+func TestLMTP(t *testing.T) {
+	for _, tc := range []struct {
+		name       string
+		args, env  []string
+		status     int
+		says, hear string
+	}{
+		{"by name", []string{"-f", "bob@example.org", "good@example.org"}, nil, 0, "", "LHLO localhost|MAIL FROM:<bob@example.org>|RCPT TO:<good@example.org>|DATA|x|.|"},
+		{"recipient", []string{"-r", "-l", "mx.example.org"}, []string{"SENDER=", "RECIPIENT=good@example.org"}, 0, "", "LHLO mx.example.org|MAIL FROM:<>|RCPT TO:<good@example.org>|"},
+		{"user", []string{"-u"}, []string{"SENDER=a@b", "USER=none"}, 69, "mail.lmtp: LMTP server error: 550 5.1.1 unknown\n", "RCPT TO:<none>|QUIT|"},
+		{"full", []string{"full"}, []string{"SENDER=a@b"}, 75, "mail.lmtp: LMTP server error: 452 4.2.2 full\n", "RCPT TO:<full>|DATA|"},
+		{"several", []string{"good@example.org", "full", "none"}, []string{"SENDER=a@b"}, 75, "mail.lmtp: <none>: LMTP server error: 550 5.1.1 unknown\nmail.lmtp: LMTP server error: 452 4.2.2 full\n", "DATA|"},
+	} {
+		address, heard := lmtpd(t)
+		c, stderr := call(strings.NewReader("x\n"), tc.env, append([]string{"-d", address}, tc.args...)...)
+		if status := LMTP(c); status != tc.status || !strings.HasSuffix(stderr.String(), tc.says) || tc.says == "" && stderr.Len() > 0 {
+			t.Errorf("%s: status %d, %s", tc.name, status, stderr)
+		}
+		if h := <-heard; !strings.Contains(h, tc.hear) {
+			t.Errorf("%s: server heard %s", tc.name, h)
+		}
+	}
+}
+
+func TestLMTPFails(t *testing.T) {
+	sender := []string{"SENDER=a@b"}
+	for _, tc := range []struct {
+		args, env []string
+		uid       int
+		says      string
+	}{
+		{[]string{"eve"}, nil, 1000, "sender must be specified"},
+		{nil, sender, 1000, "no recipient was specified"},
+		{[]string{"-u"}, sender, 1000, "no recipient was specified"},
+		{[]string{"-x"}, sender, 1000, "unknown option"},
+		{[]string{"eve"}, sender, 0, "root"},
+		{[]string{"a\r\nDATA"}, sender, 1000, "more than a line"},
+		{[]string{"-d", t.TempDir() + "/none", "eve"}, sender, 1000, "cannot connect to the LMTP server: dial unix"},
+	} {
+		c, stderr := call(strings.NewReader("x\n"), tc.env, tc.args...)
+		c.UID = tc.uid
+		if status := LMTP(c); status != 75 || !strings.Contains(stderr.String(), tc.says) {
+			t.Errorf("%q: status %d, %s", tc.args, status, stderr)
 		}
 	}
 }

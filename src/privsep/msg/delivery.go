@@ -50,6 +50,8 @@ type AgentConf struct {
 	SubAddrDelim string
 	Timeout      time.Duration // of a command
 	UID          uint32        // whom the agent must find itself to be
+	LMTPDest     string        // of lmtp: host:port or the path of a socket
+	RcptTo       bool          // of lmtp: name the address, not the user
 }
 
 // Deliver gives an agent one message for one recipient. The call number of the
@@ -198,7 +200,9 @@ func (m *AgentConf) Append(b []byte) []byte {
 	b = AppendString(b, m.LibExec)
 	b = AppendString(b, m.SubAddrDelim)
 	b = AppendDuration(b, m.Timeout)
-	return AppendU32(b, m.UID)
+	b = AppendU32(b, m.UID)
+	b = AppendString(b, m.LMTPDest)
+	return AppendBool(b, m.RcptTo)
 }
 
 // Parse implements Parser.
@@ -217,6 +221,8 @@ func (m *AgentConf) Parse(b []byte) error {
 	m.SubAddrDelim = r.String()
 	m.Timeout = r.Duration()
 	m.UID = r.U32()
+	m.LMTPDest = r.String()
+	m.RcptTo = r.Bool()
 	return r.Done()
 }
 

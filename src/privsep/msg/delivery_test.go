@@ -21,6 +21,7 @@ func deliverySamples() []Parser {
 		&AgentConf{
 			Action: "local", Method: 2, Path: "~/M", Junk: true, Command: "cat", HasWrapper: true, Wrapper: "nice %{mda}",
 			NoExec: true, NoCommand: true, LibExec: "/usr/libexec", SubAddrDelim: "+", Timeout: 300 * time.Second, UID: 1000,
+			LMTPDest: "[::1]:24", RcptTo: true,
 		},
 		&Deliver{
 			Envelope: 7<<32 | 9, Name: "eve", Home: "/home/eve", RunHome: "/vmail", Sender: eve, Rcpt: eve, Dest: eve,

@@ -87,7 +87,7 @@ func (d *Deliveries) agent(ctx context.Context, r proc.Request) {
 	}
 	reply := &msg.AgentReply{
 		UID: o.as.UID, GID: o.as.GID, Name: o.user.Name, Home: o.user.Home, RunHome: o.as.Home,
-		Command: o.action.Method == conf.MDA || o.action.Wrapper != "",
+		Command: o.action.Method == conf.MDA || o.action.Method == conf.LMTP || o.action.Wrapper != "",
 	}
 	if !m.Spawn {
 		r.Reply(reply)
@@ -117,6 +117,7 @@ func (d *Deliveries) agentConf(o order) (msg.AgentConf, mda.Result) {
 		Action: a.Name, Method: uint8(a.Method), Path: a.Path, Junk: a.Junk, Command: a.Command,
 		NoExec: root, NoCommand: root && !d.o.Unprivileged,
 		LibExec: d.o.LibExec, SubAddrDelim: o.cfg.Server.SubAddrDelim.Value, Timeout: commandTime, UID: o.as.UID,
+		LMTPDest: a.LMTPDest, RcptTo: a.RcptTo,
 	}
 	if a.Wrapper == "" {
 		return c, mda.Result{}
