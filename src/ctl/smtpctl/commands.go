@@ -27,6 +27,7 @@ func commands() []command {
 	return []command{
 		cmd("discover <evpid>", msg.VerbDiscover, discover),
 		cmd("discover <msgid>", msg.VerbDiscover, discover),
+		cmd("explain <words>", msg.VerbExplain, explain),
 		cmd("log brief", msg.VerbVerbose, result, "0"),
 		cmd("log verbose", msg.VerbVerbose, result, "1"),
 		cmd("monitor", ctl.VerbDigest, monitor),

@@ -12,6 +12,7 @@ import (
 //	<evpid>  16 hexadecimal digits
 //	<msgid>  8 hexadecimal digits
 //	<str>    anything
+//	<words>  all that follows, at least one
 
 // accepts tells whether a word of the command line is the pattern's word: a
 // keyword written in full, or a fitting argument.
@@ -23,7 +24,7 @@ func accepts(word, arg string) bool {
 	case "<msgid>":
 		_, err := mail.ParseMessageID(arg)
 		return err == nil && len(arg) == 8
-	case "<str>":
+	case "<str>", "<words>":
 		return true
 	}
 	return word == arg
@@ -51,6 +52,9 @@ func find(table []command, args []string) (c *command, params, possible []string
 			params = append(params, arg)
 		}
 		left = with(left, i, word)
+		if word == "<words>" {
+			return left[0], args[i:], nil
+		}
 	}
 	for _, c := range left {
 		if len(c.words) == len(args) {

@@ -77,11 +77,18 @@ type Delivery struct {
 // Expand returns the deliveries for subject.Rcpt, at least one, or the reply that
 // refuses it; the text of that does not name the recipient.
 func Expand(ctx context.Context, c *Config, w World, subject *ruleset.Subject) ([]Delivery, *mailerr.Error) {
-	t := &tree{
+	return newTree(c, w, subject).expand(ctx)
+}
+
+func newTree(c *Config, w World, subject *ruleset.Subject) *tree {
+	return &tree{
 		Config: c, World: w, tracing: w.Tracing(), subject: *subject,
 		seen: make(map[key]struct{}), users: make(map[userKey]*msg.UserInfoReply),
 	}
-	t.grow(nil, nil, aliases.Value{Kind: aliases.Address, Addr: subject.Rcpt})
+}
+
+func (t *tree) expand(ctx context.Context) ([]Delivery, *mailerr.Error) {
+	t.grow(nil, nil, aliases.Value{Kind: aliases.Address, Addr: t.subject.Rcpt})
 	for t.next < len(t.nodes) {
 		n := t.nodes[t.next]
 		t.nodes[t.next] = nil
@@ -90,6 +97,7 @@ func Expand(ctx context.Context, c *Config, w World, subject *ruleset.Subject) (
 			if t.tracing {
 				t.Tracef("expand: %v: %v", n, err)
 			}
+			t.account.refused(n, err)
 			return nil, err
 		}
 	}
@@ -111,6 +119,7 @@ type tree struct {
 	users   map[userKey]*msg.UserInfoReply
 	out     []Delivery
 	sent    map[Delivery]struct{} // made when there are two
+	account *account              // for Explain, else nil
 }
 
 // node is a value at its place in the tree.
@@ -175,10 +184,12 @@ func (t *tree) grow(parent *node, action *Action, v aliases.Value) {
 		if t.tracing {
 			t.Tracef("expand: %v: known, discarded", n)
 		}
+		t.account.known(n)
 		return
 	}
 	t.seen[k] = struct{}{}
 	t.nodes = append(t.nodes, n)
+	t.account.grown(n)
 }
 
 // visit does what a node asks for: makes more nodes, or deliveries.
@@ -206,7 +217,7 @@ func (t *tree) address(ctx context.Context, n *node) *mailerr.Error {
 	s := t.subject
 	s.Rcpt = n.Addr
 	s.Internal = s.Internal || n.parent != nil
-	rule, err := t.Rules.Match(ctx, &s)
+	rule, err := t.match(ctx, n, &s)
 	if err != nil {
 		return trouble(err)
 	}
@@ -236,6 +247,16 @@ func (t *tree) address(ctx context.Context, n *node) *mailerr.Error {
 		t.grow(n, a, aliases.Value{Kind: aliases.User, Text: addr.Lower(n.Addr.Local)})
 	}
 	return nil
+}
+
+// match asks the rules about the address of n.
+func (t *tree) match(ctx context.Context, n *node, s *ruleset.Subject) (*ruleset.Rule, error) {
+	if t.account == nil {
+		return t.Rules.Match(ctx, s)
+	}
+	steps, rule, err := t.Rules.Explain(ctx, s)
+	t.account.of[n].rules = steps
+	return rule, err
 }
 
 func outcome(rule *ruleset.Rule) string {
@@ -289,4 +310,5 @@ func (t *tree) deliver(n *node, d Delivery) {
 		t.sent[d] = struct{}{}
 	}
 	t.out = append(t.out, d)
+	t.account.delivered(n, d)
 }

@@ -53,6 +53,9 @@ const (
 	// VerbUpdateTable reads a table again. Args: its name. Fail when there is
 	// none, or when the new content is bad and the old one stays.
 	VerbUpdateTable Verb = "update table"
+	// VerbExplain tells what the rules would do with a recipient. Args: the
+	// words of smtpctl explain. Rows: expand.Row.
+	VerbExplain Verb = "explain"
 )
 
 // What parent serves. It passes verbosity, traces and profiles on to every role,

@@ -1,11 +1,13 @@
 package control
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"time"
 
 	"opensmtpd/src/ctl"
+	"opensmtpd/src/lookup/expand"
 	"opensmtpd/src/mail"
 	"opensmtpd/src/privsep/msg"
 	"opensmtpd/src/privsep/proc"
@@ -59,6 +61,7 @@ func verbs() []verb {
 		{msg.VerbResumeSMTP, operators, none, proc.Dispatcher, short},
 
 		{msg.VerbUpdateTable, operators, tableName, proc.Lookup, long},
+		{msg.VerbExplain, operators, question, proc.Lookup, short},
 
 		{msg.VerbReload, operators, none, proc.Parent, long},
 		{msg.VerbVerbose, operators, oneOf("0", "1"), proc.Parent, short},
@@ -138,4 +141,20 @@ func tableName(args []string) error {
 		}
 		return s, nil
 	})(args)
+}
+
+// maxWord bounds a word of a question, in bytes: no address is longer.
+const maxWord = 1024
+
+// question bounds the words that lookup reads.
+func question(args []string) error {
+	if len(args) > 2*len(expand.Words()) {
+		return errors.New("too many words")
+	}
+	for _, s := range args {
+		if len(s) > maxWord {
+			return errors.New("a word is too long")
+		}
+	}
+	return nil
 }

@@ -9,7 +9,6 @@ import (
 	"opensmtpd/src/conf"
 	"opensmtpd/src/conf/project"
 	"opensmtpd/src/lookup/expand"
-	"opensmtpd/src/lookup/ruleset"
 	"opensmtpd/src/lookup/table"
 	"opensmtpd/src/mail"
 	"opensmtpd/src/paths"
@@ -102,35 +101,9 @@ func (r *Role) fileTable(p *project.LookupConf, t *project.Table, g, before *gen
 }
 
 // rules compiles the rules and ties the actions to their tables.
-func (r *Role) rules(g *generation, p *project.LookupConf) error {
-	find := func(name string) table.Table { return g.tables[name] }
-	rules, err := ruleset.New(p.Matches, find, ruleset.Local{Names: p.LocalNames, Addrs: p.LocalAddrs})
-	if err != nil {
-		return err
-	}
-	g.expand = expand.Config{
-		Rules: rules, Actions: make(map[string]*expand.Action), Delim: p.SubAddrDelim,
-		LibExec: r.libexec, Daemon: paths.User,
-	}
-	for _, a := range p.Actions {
-		act := &expand.Action{Action: a}
-		for _, ref := range []struct {
-			name string
-			to   *table.Table
-		}{{a.Alias, &act.Alias}, {a.Virtual, &act.Virtual}, {a.UserBase, &act.UserBase}} {
-			if ref.name == "" {
-				continue
-			}
-			if *ref.to = g.tables[ref.name]; *ref.to == nil {
-				return fmt.Errorf("action %s: no table %s", a.Name, ref.name)
-			}
-			if _, system := (*ref.to).(*table.System); system && ref.to == &act.UserBase {
-				act.UserBase = nil // what it would be anyway
-			}
-		}
-		g.expand.Actions[a.Name] = act
-	}
-	return nil
+func (r *Role) rules(g *generation, p *project.LookupConf) (err error) {
+	g.expand, err = expand.NewConfig(p, g.tables, r.libexec, paths.User)
+	return err
 }
 
 // complain tells the administrator of entries in files that can never match.

@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"strconv"
 
+	"opensmtpd/src/ctl"
 	"opensmtpd/src/lookup/expand"
 	"opensmtpd/src/lookup/ruleset"
 	"opensmtpd/src/lookup/table"
@@ -147,15 +149,49 @@ func (r *Role) control(ctx context.Context, q proc.Request) {
 		q.Fail(mailerr.Permanent(500, 5, 2, "Syntax error", err))
 		return
 	}
-	if m.Verb != msg.VerbUpdateTable || len(m.Args) != 1 {
+	switch {
+	case m.Verb == msg.VerbExplain:
+		r.explain(ctx, q, &m)
+	case m.Verb == msg.VerbUpdateTable && len(m.Args) == 1:
+		if err := r.updateTable(ctx, m.Args[0]); err != nil {
+			q.Fail(err)
+			return
+		}
+		q.Reply(&msg.ControlRows{})
+	default:
 		q.Fail(mailerr.Permanent(500, 5, 1, "lookup does not know "+string(m.Verb), nil))
+	}
+}
+
+// explain tells what the rules would do with a recipient, a page at a time; the
+// cursor is the number of rows that went before.
+func (r *Role) explain(ctx context.Context, q proc.Request, m *msg.Control) {
+	subject, err := expand.Question(m.Args)
+	if err != nil {
+		q.Fail(mailerr.Permanent(501, 5, 4, err.Error(), nil))
 		return
 	}
-	if err := r.updateTable(ctx, m.Args[0]); err != nil {
-		q.Fail(err)
-		return
+	from := 0
+	if m.Cursor != "" {
+		if from, err = strconv.Atoi(m.Cursor); err != nil || from < 0 {
+			q.Fail(mailerr.Permanent(501, 5, 4, "no such page", nil))
+			return
+		}
 	}
-	q.Reply(&msg.ControlRows{})
+	var page ctl.Page
+	rows := expand.Explain(ctx, &r.at(0).expand, r.world(), subject)
+	for i := min(from, len(rows)); i < len(rows); i++ {
+		room, err := page.Add(rows[i])
+		switch {
+		case err != nil:
+			q.Fail(mailerr.Local(err))
+			return
+		case !room && i+1 < len(rows):
+			q.Reply(page.More(strconv.Itoa(i + 1)))
+			return
+		}
+	}
+	q.Reply(page.Done())
 }
 
 // updateTable reads a table again. One that is not in a file has nothing to

@@ -1,0 +1,43 @@
+package expand
+
+import (
+	"fmt"
+
+	"opensmtpd/src/conf/project"
+	"opensmtpd/src/lookup/ruleset"
+	"opensmtpd/src/lookup/table"
+)
+
+// NewConfig compiles the rules of p and ties its actions to tables, which has all
+// that p names. libexec is where the programs of deliveries are, daemon the user
+// that runs commands of aliases.
+func NewConfig(p *project.LookupConf, tables map[string]table.Table, libexec, daemon string) (Config, error) {
+	find := func(name string) table.Table { return tables[name] }
+	rules, err := ruleset.New(p.Matches, find, ruleset.Local{Names: p.LocalNames, Addrs: p.LocalAddrs})
+	if err != nil {
+		return Config{}, err
+	}
+	c := Config{
+		Rules: rules, Actions: make(map[string]*Action), Delim: p.SubAddrDelim,
+		LibExec: libexec, Daemon: daemon,
+	}
+	for _, a := range p.Actions {
+		act := &Action{Action: a}
+		for _, ref := range []struct {
+			name string
+			to   *table.Table
+		}{{a.Alias, &act.Alias}, {a.Virtual, &act.Virtual}, {a.UserBase, &act.UserBase}} {
+			if ref.name == "" {
+				continue
+			}
+			if *ref.to = tables[ref.name]; *ref.to == nil {
+				return Config{}, fmt.Errorf("action %s: no table %s", a.Name, ref.name)
+			}
+		}
+		if _, system := act.UserBase.(*table.System); system {
+			act.UserBase = nil // what it would be anyway
+		}
+		c.Actions[a.Name] = act
+	}
+	return c, nil
+}
