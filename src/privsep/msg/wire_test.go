@@ -21,7 +21,7 @@ func samples() []Parser {
 	now := time.Date(2026, 3, 4, 5, 6, 7, 89, time.UTC)
 	rcpt := addr.Address{Local: "us er", Domain: "example.org"}
 	refused := mailerr.Permanent(550, 1, 1, "Invalid recipient", nil)
-	long := bytes.Repeat([]byte("body\r\n"), 10000)
+	long := bytes.Repeat([]byte("body\r\n"), 500)
 	return append(deliverySamples(), []Parser{
 		&Expand{
 			Gen: 7, Session: 1 << 63, Message: 0xffffffff, First: 3, Flags: envelope.Authenticated | envelope.Internal,

@@ -229,9 +229,6 @@ func newTask(t *testing.T, role string, unprivileged bool) task {
 }
 
 func TestRoles(t *testing.T) {
-	if runtime.GOOS != "linux" {
-		t.Skip("the expectations are those of Linux")
-	}
 	modes := []bool{true}
 	if os.Getuid() == 0 {
 		modes = append(modes, false)
@@ -280,9 +277,6 @@ func check(t *testing.T, p Policy, unprivileged bool, out string) {
 
 // Whatever a role does, it runs no program: the attempt ends it.
 func TestExecKills(t *testing.T) {
-	if runtime.GOOS != "linux" {
-		t.Skip("elsewhere exec fails, or pledge kills")
-	}
 	for role := range Policies() {
 		k := newTask(t, role, true)
 		k.Exec = true
