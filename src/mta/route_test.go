@@ -397,17 +397,16 @@ func (w *world) settled(t *testing.T) {
 	})
 }
 
-// rested waits until a session has nothing to do.
+// rested waits until every session that there is has nothing to do.
 func (w *world) rested(t *testing.T) {
 	w.Await(t, func() bool {
 		w.MTA.mu.Lock()
 		defer w.MTA.mu.Unlock()
+		idle := 0
 		for _, r := range w.relays {
-			if len(r.idle) > 0 {
-				return true
-			}
+			idle += len(r.idle)
 		}
-		return false
+		return idle == len(w.MTA.sessions)
 	})
 }
 

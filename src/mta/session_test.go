@@ -261,9 +261,11 @@ func TestUnfit(t *testing.T) {
 	if got := outcomes(w.send(task)); got != "permanent 5.3.4 message too large for peer\n" {
 		t.Error(got)
 	}
+	w.rested(t)
 	if got := outcomes(w.send(w.task("bü@far.example"))); got != "permanent 5.6.7 peer does not take addresses beyond ASCII\n" {
 		t.Error(got)
 	}
+	w.rested(t)
 	if got := outcomes(w.send(w.task("b@far.example"))); got != "ok 250 2.0.0 taken\n" {
 		t.Error(got)
 	}
@@ -336,11 +338,13 @@ func TestSessionLimits(t *testing.T) {
 	w.server("192.0.2.1:25", s.serve)
 	for range 4 {
 		w.send(w.task("b@far.example"))
+		w.rested(t)
 	}
 	if n := s.connections(); n != 2 {
 		t.Errorf("%d connections for 4 messages", n)
 	}
 	w.send(w.task("bad@far.example"))
+	w.rested(t)
 	w.send(w.task("b@far.example"))
 	if n := s.connections(); n != 4 {
 		t.Errorf("%d connections after a failure", n)

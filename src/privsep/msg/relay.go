@@ -25,6 +25,17 @@ const (
 	TypeRelayLookupReply
 )
 
+// What dispatcher serves about relaying. Rows are of the types in package ctl.
+const (
+	VerbShowRoutes    Verb = "show routes"    // ctl.RouteRow. No args.
+	VerbShowHosts     Verb = "show hosts"     // ctl.HostRow. No args.
+	VerbShowRelays    Verb = "show relays"    // ctl.RelayRow. No args.
+	VerbShowHoststats Verb = "show hoststats" // ctl.HoststatRow. No args.
+	// VerbResumeRoute takes a route that was disabled into use again. Args: its
+	// number, or "all". Count: how many changed.
+	VerbResumeRoute Verb = "resume route"
+)
+
 // MaxRelayBody is how much of a body one RelayTask or RelayBodyReply carries, in
 // bytes.
 const MaxRelayBody = 256 << 10

@@ -3,6 +3,7 @@ package control
 import (
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -59,6 +60,11 @@ func verbs() []verb {
 
 		{msg.VerbPauseSMTP, operators, none, proc.Dispatcher, short},
 		{msg.VerbResumeSMTP, operators, none, proc.Dispatcher, short},
+		{msg.VerbShowRoutes, operators, none, proc.Dispatcher, short},
+		{msg.VerbShowHosts, operators, none, proc.Dispatcher, short},
+		{msg.VerbShowRelays, operators, none, proc.Dispatcher, short},
+		{msg.VerbShowHoststats, operators, none, proc.Dispatcher, short},
+		{msg.VerbResumeRoute, operators, route, proc.Dispatcher, short},
 
 		{msg.VerbUpdateTable, operators, tableName, proc.Lookup, long},
 		{msg.VerbExplain, operators, question, proc.Lookup, short},
@@ -90,6 +96,14 @@ func one[T any](parse func(string) (T, error)) func([]string) error {
 		_, err := parse(args[0])
 		return err
 	}
+}
+
+// route takes the number of a route, or all.
+func route(args []string) error {
+	if len(args) == 1 && args[0] == "all" {
+		return nil
+	}
+	return one(func(s string) (uint64, error) { return strconv.ParseUint(s, 10, 64) })(args)
 }
 
 func oneMessage(args []string) error  { return one(mail.ParseMessageID)(args) }

@@ -71,6 +71,13 @@ func (r *Role) control(_ context.Context, q proc.Request) {
 		q.Fail(mailerr.Permanent(500, 5, 2, "Syntax error", err))
 		return
 	}
+	if rows, err, mine := r.relay.control(&m); err != nil {
+		q.Fail(err)
+		return
+	} else if mine {
+		q.Reply(rows)
+		return
+	}
 	switch m.Verb {
 	case msg.VerbPauseSMTP:
 		r.pause(true)

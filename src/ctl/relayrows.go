@@ -1,0 +1,45 @@
+package ctl
+
+// RouteRow is one line of "smtpctl show routes" (msg.VerbShowRoutes): a way from
+// one of our addresses to a server.
+type RouteRow struct {
+	ID       uint64 `json:"id"` // what "resume route" takes
+	Source   string `json:"source"`
+	Host     string `json:"host"`
+	New      bool   `json:"new"` // no session has been ready yet
+	Disabled bool   `json:"disabled"`
+	Conns    int    `json:"nconn"`
+	Window   int    `json:"window"` // connections that the server seems to bear
+	Penalty  int    `json:"penalty"`
+	Timeout  int64  `json:"timeout"` // seconds until it is used again, 0: it is in use
+}
+
+// HostRow is one line of "smtpctl show hosts" (msg.VerbShowHosts).
+type HostRow struct {
+	Address  string `json:"address"`
+	Name     string `json:"name"` // by DNS, "" when it is not known
+	Refs     int    `json:"refcount"`
+	Conns    int    `json:"nconn"`
+	LastConn int64  `json:"lastconn"` // seconds ago, -1: never
+}
+
+// RelayRow is one line of "smtpctl show relays" (msg.VerbShowRelays), a
+// destination under an action, or, with Connector, one of the addresses from
+// which it is served.
+type RelayRow struct {
+	Relay     string `json:"relay"`
+	Connector string `json:"connector,omitempty"`
+	Tasks     int    `json:"ntask"`
+	Conns     int    `json:"nconn"`
+	LastConn  int64  `json:"lastconn"`       // seconds ago, -1: never
+	Timeout   int64  `json:"timeout"`        // seconds until connections are tried again, 0: nothing is waited for
+	Wait      string `json:"wait,omitempty"` // what it waits for, or what is wrong with a connector
+	Refs      int    `json:"refcount"`
+}
+
+// HoststatRow is one line of "smtpctl show hoststats" (msg.VerbShowHoststats).
+type HoststatRow struct {
+	Domain string `json:"domain"`
+	When   int64  `json:"when"` // Unix seconds
+	Status string `json:"status"`
+}
