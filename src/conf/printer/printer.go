@@ -148,7 +148,11 @@ func (p *printer) macros() {
 		if !ok && p.err == nil {
 			p.err = fmt.Errorf("%q cannot be written in smtpd.conf", m.Value)
 		}
-		p.stmt(&m.Node, m.Name+" = "+q)
+		name := m.Name
+		if conf.Reserved(name) { // it was no keyword where it comes from
+			name = `"` + name + `"`
+		}
+		p.stmt(&m.Node, name+" = "+q)
 	}
 	p.gap()
 }
