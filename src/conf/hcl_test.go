@@ -12,6 +12,7 @@ import (
 	"opensmtpd/src/conf/diag"
 	"opensmtpd/src/conf/hcl"
 	"opensmtpd/src/conf/load"
+	"opensmtpd/src/conf/native"
 	"opensmtpd/src/conf/printer"
 )
 
@@ -105,5 +106,81 @@ func TestThroughHCL(t *testing.T) {
 	}
 	if loaded < 20 {
 		t.Errorf("only %d files load", loaded)
+	}
+}
+
+// TestHCLGolden loads every file in testdata/hcl, as TestGolden does those of
+// smtpd.conf.
+func TestHCLGolden(t *testing.T) {
+	names, err := filepath.Glob("testdata/hcl/*.txt")
+	if err != nil || len(names) < 15 {
+		t.Fatalf("found %d golden files: %v", len(names), err)
+	}
+	for _, name := range names {
+		t.Run(strings.TrimSuffix(filepath.Base(name), ".txt"), func(t *testing.T) {
+			t.Parallel()
+			b, err := os.ReadFile(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			input, want, _ := strings.Cut(string(b), separator)
+			got := goldenHCL(t, input)
+			if *update {
+				if err := os.WriteFile(name, []byte(input+separator+got), 0o644); err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			if d := cmp.Diff(want, got); d != "" {
+				t.Errorf("(-want +got)\n%s", d)
+			}
+		})
+	}
+}
+
+func goldenHCL(t *testing.T, input string) string {
+	t.Helper()
+	all := files(t, input)
+	all["smtpd.hcl"] = all["smtpd.conf"]
+	delete(all, "smtpd.conf")
+	defines := map[string]string{"given": "em0"}
+	_, diags := load.File(t.Context(), machine(all), "smtpd.hcl", defines)
+	var b strings.Builder
+	if err := diags.Write(&b, diag.Note); err != nil {
+		t.Fatal(err)
+	}
+	if diags.HasErrors() {
+		return b.String()
+	}
+	if b.Len() > 0 {
+		b.WriteString(separator)
+	}
+	cfg, _ := load.Parse(t.Context(), machine(all), "hcl:smtpd.hcl", defines)
+	text := hclLaws(t, cfg)
+	if want, got := comments(input), comments(text); want != got {
+		t.Errorf("%d comments of %d are left in\n%s", got, want, text)
+	}
+	backAndForth(t, cfg, text)
+	return b.String() + text
+}
+
+// backAndForth holds that a configuration from HCL comes back from the native
+// form, in which some strings cannot be written.
+func backAndForth(t *testing.T, cfg *conf.Config, text string) {
+	t.Helper()
+	plain, err := printer.Print(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, diags := native.Parse(func(string) ([]byte, error) { return []byte(plain), nil }, "f", nil)
+	if diags.HasErrors() {
+		t.Fatalf("the native form does not load: %v\n%s", diags.All(), plain)
+	}
+	back, err := hcl.Print(again)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(text, back); d != "" {
+		t.Errorf("through the native form the HCL changes (-before +after)\n%s", d)
 	}
 }

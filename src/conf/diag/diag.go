@@ -67,6 +67,13 @@ func (l *List) Warnf(pos conf.Pos, format string, args ...any) {
 	l.Add(Diag{Severity: Warning, Pos: pos, Message: fmt.Sprintf(format, args...)})
 }
 
+// EditHints puts edit(hint) in the place of every hint.
+func (l *List) EditHints(edit func(hint string) string) {
+	for i := range l.diags {
+		l.diags[i].Hint = edit(l.diags[i].Hint)
+	}
+}
+
 // HasErrors tells whether anything forbids the load.
 func (l *List) HasErrors() bool { return len(l.Of(Error)) > 0 }
 

@@ -49,7 +49,7 @@ func fields[T any](p *parser, what string, body *hclsyntax.Body, t T, table []fi
 	}
 	for _, b := range body.Blocks {
 		switch {
-		case slices.Contains(blocks, b.Type):
+		case slices.Contains(blocks, b.Type), p.broken: // the latter may be why
 		case slices.Contains(words, b.Type):
 			p.fail(b.TypeRange, "write it as "+b.Type+" = …", "%s is no block", b.Type)
 		default:
@@ -62,7 +62,6 @@ func fields[T any](p *parser, what string, body *hclsyntax.Body, t T, table []fi
 var renamed = map[string]string{
 	"on": `the label: listen "em0" { … }`, "inet4": `family = "inet4"`, "inet6": `family = "inet6"`,
 	"smtps": `tls = "smtps"`, "tls-require": `tls = "require"`, "auth-optional": `auth = "optional"`,
-	"disable": "", "cert-file": "cert", "key-file": "key", "path": "",
 }
 
 func (p *parser) unknownOption(a *hclsyntax.Attribute, what string, words []string) {
@@ -70,7 +69,7 @@ func (p *parser) unknownOption(a *hclsyntax.Attribute, what string, words []stri
 	if now := renamed[a.Name]; now != "" && strings.HasPrefix(what, "listen") {
 		hint = "here it is written " + now
 	}
-	if hint == "" {
+	if hint == "" && len(words) > 0 {
 		slices.Sort(words)
 		hint = "known here: " + strings.Join(words, ", ")
 	}

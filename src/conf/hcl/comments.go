@@ -49,8 +49,8 @@ func commentLines(text string) []string {
 			}
 			return r
 		}, line)
-		if !strings.HasPrefix(line, "#") {
-			line = "# " + strings.TrimLeft(line, " \t*")
+		if line = strings.TrimLeft(line, " \t*"); !strings.HasPrefix(line, "#") {
+			line = "# " + line
 		}
 		line = strings.TrimRight(line, " \t")
 		for bare := strings.TrimRight(line, `\`); (len(line)-len(bare))%2 == 1; bare = strings.TrimRight(line, `\`) {

@@ -49,11 +49,17 @@ func (p *parser) syntax(diags hcl2.Diagnostics) {
 // full stop, what can be done as the hint.
 func (p *parser) reword(d *hcl2.Diagnostic) (msg, hint string) {
 	switch d.Summary {
+	case openString:
+		return "the string is not closed in its line", ""
 	case "Invalid template control keyword":
-		if text := p.sourceText(*d.Subject); text != "" {
-			return fmt.Sprintf("%q begins a directive of HCL's templates, which %q is not", "%{", text),
-				"in a string that is for smtpd write %%{ instead of %{"
-		}
+		return fmt.Sprintf("%q begins a directive of HCL's templates, which %q is not", "%{", p.sourceText(*d.Subject)),
+			"in a string that is for smtpd write %%{ instead of %{"
+	case "Invalid single-argument block definition":
+		return "a block on one line has one setting", "put each setting on a line of its own, without commas, and } on another"
+	case "Argument definition required":
+		return "a block on one line has one setting, and no block", "put what is inside on lines of its own"
+	case "Missing item separator":
+		return "expected a comma before the next value", ""
 	case "Call to unknown function":
 		if fc, ok := d.Expression.(*hclsyntax.FunctionCallExpr); ok {
 			return p.unknownFunction(fc.Name)
@@ -68,6 +74,9 @@ func (p *parser) reword(d *hcl2.Diagnostic) (msg, hint string) {
 	}
 	return lowerFirst(d.Summary) + ": " + lowerFirst(detail), lowerFirst(strings.TrimSuffix(rest, "."))
 }
+
+// openString is what the library calls a string that is not closed.
+const openString = "Invalid multi-line string"
 
 // conditionFunctions can stand in conditions alone.
 var conditionFunctions = []string{"auth", "domain", "mail-from", "not", "rcpt-to", "rdns", "regex", "src"}
@@ -144,4 +153,24 @@ func (p *parser) attribute(a *hclsyntax.Attribute) {
 		}
 		p.fail(a.NameRange, hint, "unknown setting %q", a.Name)
 	}
+}
+
+// hints are those of the meaning pass that show how smtpd.conf is written, and
+// how it is written here. The map is never written.
+var hints = map[string]string{
+	"add tls, tls-require or smtps, and pki NAME":  `add tls = "offer", "require" or "smtps", and pki = pki["NAME"]`,
+	"add tls, tls-require or smtps":                `add tls = "offer", "require" or "smtps"`,
+	"add pki NAME":                                 `add pki = pki["NAME"]`,
+	"add auth <table>":                             "add auth = table.NAME",
+	"add srs key SECRET":                           `add srs { key = "SECRET" }`,
+	"add listen on socket filter …":                "add socket { filter = … }",
+	"entries of a mapping are written key = value": `a mapping is written { "key" = "value" }`,
+}
+
+// Hint puts a hint of the meaning pass into the words of HCL.
+func Hint(hint string) string {
+	if here, ok := hints[hint]; ok {
+		return here
+	}
+	return hint
 }

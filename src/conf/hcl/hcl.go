@@ -81,19 +81,21 @@ func Parse(open Opener, name string, defines map[string]string) (*conf.Config, *
 // statement reads one top-level attribute or block.
 func (p *parser) statement(it item) {
 	p.src = it.src
-	p.bad = it.broken
+	p.bad, p.broken = it.broken, it.broken
 	if it.attr != nil {
 		p.attribute(it.attr)
 		return
 	}
 	b := it.block
 	row := blockOf(b.Type)
+	labels := row != nil && (row.label && len(b.Labels) != 1 || !row.label && len(b.Labels) > 0)
 	switch {
 	case row == nil:
 		p.unknownBlock(b)
-	case row.label && len(b.Labels) != 1:
+	case labels && p.broken: // which may be why
+	case labels && row.label:
 		p.fail(b.TypeRange, "write it as "+b.Type+` "`+row.labelled+`" { … }`, "%s needs one %s", b.Type, row.labelled)
-	case !row.label && !row.mayLabel && len(b.Labels) > 0:
+	case labels:
 		p.fail(b.LabelRanges[0], "write it as "+b.Type+" { … }", "%s has no name", b.Type)
 	default:
 		row.read(p, b)
@@ -105,7 +107,6 @@ type blockRow struct {
 	word     string
 	label    bool   // has exactly one label
 	labelled string // what the label is
-	mayLabel bool   // checks its labels itself
 	read     func(*parser, *hclsyntax.Block)
 }
 

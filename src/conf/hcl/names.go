@@ -25,6 +25,7 @@ type parser struct {
 	items   []item
 	src     *source  // of the statement at hand
 	bad     bool     // the statement at hand has an error
+	broken  bool     // it has one of the syntax, so parts of it may be missing
 	pending []string // comments for the next statement
 
 	names     map[string]map[string]bool // by kind: what is declared
@@ -252,7 +253,11 @@ func (p *parser) lookup(t hcl2.Traversal) (root, name string, ok bool) {
 		return "", "", false
 	}
 	if len(t) < 2 {
-		p.fail(t.SourceRange(), `write `+root+`.NAME, or `+root+`["NAME"]`, "%s alone is no value", root)
+		hint := "write " + root + `.NAME, or ` + root + `["NAME"]`
+		if root == "local" {
+			hint = `write local.NAME, or "local" where it is the word`
+		}
+		p.fail(t.SourceRange(), hint, "%s alone is no value", root)
 		return "", "", false
 	}
 	switch step := t[1].(type) {

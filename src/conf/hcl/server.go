@@ -93,8 +93,8 @@ func (p *parser) delays(x hclsyntax.Expression) []time.Duration {
 func (p *parser) queue(b *hclsyntax.Block) {
 	fields(p, "queue", b.Body, &p.cfg.Server, []serverField{
 		{"compression", func(p *parser, s *conf.Server, a *hclsyntax.Attribute) {
-			if t := &s.QueueCompression; p.setting(&t.Node, a, "queue compression") {
-				t.Value = p.flag(a.Expr)
+			if t := &s.QueueCompression; p.flag(a.Expr) && p.setting(&t.Node, a, "queue compression") {
+				t.Value = true
 			}
 		}},
 		{"encryption", func(p *parser, s *conf.Server, a *hclsyntax.Attribute) {

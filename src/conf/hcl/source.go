@@ -128,13 +128,23 @@ func (p *parser) itemsIn(s *source) []item {
 	for _, c := range s.chunks() {
 		start := hcl2.Pos{Line: c.line, Column: 1, Byte: c.from}
 		file, diags := hclsyntax.ParseConfig([]byte(s.text[c.from:c.to]), s.name, start)
-		p.syntax(diags)
+		p.syntax(cascade(diags))
 		items = append(items, itemsOf(s, file, diags.HasErrors())...)
 	}
 	if p.diags.Len() == said { // the pieces alone are right
-		p.syntax(diags)
+		p.syntax(cascade(diags))
 	}
 	return items
+}
+
+// cascade leaves out what follows from a string that is not closed.
+func cascade(diags hcl2.Diagnostics) hcl2.Diagnostics {
+	for i, d := range diags {
+		if d.Summary == openString {
+			return diags[:i+1]
+		}
+	}
+	return diags
 }
 
 // itemsOf returns the top-level statements of a file in their order.

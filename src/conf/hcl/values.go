@@ -76,7 +76,7 @@ func article(noun string) string {
 // wrong reports that v is not what was wanted.
 func (p *parser) wrong(r hcl2.Range, want string, v cty.Value) {
 	hint := ""
-	if !v.IsNull() && v.Type() == cty.Number && !strings.Contains(want, "number") {
+	if !v.IsNull() && v.Type() == cty.Number && !strings.Contains(want, "number") && want != "true or false" {
 		hint = fmt.Sprintf("in quotes it is a string: %q", v.AsBigFloat().Text('f', -1))
 	}
 	p.fail(r, hint, "expected %s, got %s", want, p.describe(v))

@@ -36,9 +36,13 @@ type Loaded struct {
 // has errors.
 func File(ctx context.Context, m Machine, name string, macros map[string]string) (*Loaded, *diag.List) {
 	cfg, diags := Parse(ctx, m, name, macros)
-	name, _ = hcl.Path(name)
-	secrecy(m, name, diags)
-	return Finish(ctx, m, name, cfg, diags), diags
+	path, isHCL := hcl.Path(name)
+	secrecy(m, path, diags)
+	l := Finish(ctx, m, path, cfg, diags)
+	if isHCL {
+		diags.EditHints(hcl.Hint)
+	}
+	return l, diags
 }
 
 // Parse is the first half of File: what the file says, whatever this machine is
