@@ -9,8 +9,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 
+	"opensmtpd/src/conf/hcl"
 	"opensmtpd/src/privsep/msg"
 	"opensmtpd/src/privsep/proc"
 	"opensmtpd/src/role/parent"
@@ -48,9 +50,11 @@ func launch(ctx context.Context, o options, stderr io.Writer) error {
 	}
 	if c.Detach {
 		var err error
-		if c.Options.Conf, err = filepath.Abs(o.conf); err != nil {
+		path, _ := hcl.Path(o.conf)
+		if c.Options.Conf, err = filepath.Abs(path); err != nil {
 			return err
 		}
+		c.Options.Conf = strings.TrimSuffix(o.conf, path) + c.Options.Conf
 	}
 	if !c.Detach {
 		if err := become(as); err != nil {

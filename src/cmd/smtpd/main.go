@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"opensmtpd/src/conf/diag"
+	"opensmtpd/src/conf/hcl"
 	"opensmtpd/src/conf/load"
 	"opensmtpd/src/conf/printer"
 	"opensmtpd/src/privsep/proc"
@@ -75,21 +76,22 @@ func check(ctx context.Context, o options, stdout, stderr io.Writer) int {
 	if err := diags.Write(stderr, least); err != nil || diags.HasErrors() {
 		return proc.ExitFailure
 	}
+	var text string
+	var err error
 	switch o.convert {
 	case "conf":
-		text, err := printer.Print(loaded.Config)
-		if err == nil {
-			_, err = io.WriteString(stdout, text)
-		}
-		if err != nil {
-			fmt.Fprintf(stderr, "smtpd: %v\n", err)
-			return proc.ExitFailure
-		}
+		text, err = printer.Print(loaded.Config)
 	case "hcl":
-		fmt.Fprintln(stderr, "smtpd: -C hcl: this build cannot write a configuration as HCL")
-		return proc.ExitFailure
+		text, err = hcl.Print(loaded.Config)
 	default:
 		fmt.Fprintln(stderr, "configuration OK")
+	}
+	if err == nil {
+		_, err = io.WriteString(stdout, text)
+	}
+	if err != nil {
+		fmt.Fprintf(stderr, "smtpd: %v\n", err)
+		return proc.ExitFailure
 	}
 	return proc.ExitOK
 }

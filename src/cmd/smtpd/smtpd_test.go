@@ -160,8 +160,15 @@ func TestCheck(t *testing.T) {
 		t.Errorf("-C conf: status %d, stdout %q, stderr %q", code, out, errs)
 	}
 	code, out, errs = exitOf(t, "-n", "-C", "hcl", "-f", file)
-	if code != 1 || out != "" || !strings.Contains(errs, "HCL") {
+	if code != 0 || !strings.Contains(out, `from   = "local"`) {
 		t.Errorf("-C hcl: status %d, stdout %q, stderr %q", code, out, errs)
+	}
+	other := filepath.Join(dir, "other")
+	if err := os.WriteFile(other, []byte(out), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if code, again, errs := exitOf(t, "-n", "-C", "hcl", "-f", "hcl:"+other); code != 0 || again != out {
+		t.Errorf("-f hcl: status %d, stdout %q, stderr %q", code, again, errs)
 	}
 	configure(t, dir, addr, "match from any action \"missing\"\nlisten on nosuch0\nmatch maybe\n")
 	code, out, errs = exitOf(t, "-n", "-f", file)
