@@ -174,7 +174,7 @@ func (c *connector) try(s server) found {
 	if f, held := r.held(&s.host.counter, l.MaxConnPerHost, l.ConnDelayHost); held {
 		return f
 	}
-	rt := r.m.routes[routeKey{c.source.addr, s.addr}]
+	rt := r.m.routes[routeKey{c.source.addr, s.host.at}]
 	if rt == nil {
 		return found{connector: c, server: s}
 	}

@@ -81,7 +81,7 @@ type MTA struct {
 	conf     *Config
 	relays   map[relayKey]*relay
 	domains  map[string]*counter
-	hosts    map[netip.Addr]*host
+	hosts    map[netip.AddrPort]*host
 	sources  map[netip.Addr]*source
 	routes   map[routeKey]*route
 	sessions map[*session]struct{}
@@ -113,7 +113,7 @@ func New(o Options, conf *Config) *MTA {
 	m := &MTA{
 		Options: o, conf: conf, wake: make(chan struct{}, 1),
 		relays: make(map[relayKey]*relay), domains: make(map[string]*counter),
-		hosts: make(map[netip.Addr]*host), sources: make(map[netip.Addr]*source),
+		hosts: make(map[netip.AddrPort]*host), sources: make(map[netip.Addr]*source),
 		routes: make(map[routeKey]*route), sessions: make(map[*session]struct{}),
 	}
 	m.count.init(o.Stats)

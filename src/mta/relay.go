@@ -397,7 +397,7 @@ func (r *relay) take(got answers) {
 	r.user, r.password = got.user, got.password
 	r.servers, r.connectors = got.servers, nil
 	for i := range r.servers {
-		r.servers[i].host = r.m.hold(r.servers[i].addr)
+		r.servers[i].host = r.m.hold(netip.AddrPortFrom(r.servers[i].addr, r.port()))
 	}
 	for _, a := range got.sources {
 		c := &connector{relay: r}

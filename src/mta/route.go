@@ -7,21 +7,22 @@ import (
 	"opensmtpd/src/conf"
 )
 
-// host is a server's address.
+// host is a server: an address and a port, because another port is another
+// program, which may be well when this one is not.
 type host struct {
 	counter
 	m     *MTA
-	addr  netip.Addr
+	at    netip.AddrPort
 	name  string // by DNS; "" when it has none or was not asked for
 	named bool   // it was asked for
 	refs  int
 }
 
-func (m *MTA) hold(a netip.Addr) *host {
-	h := m.hosts[a]
+func (m *MTA) hold(at netip.AddrPort) *host {
+	h := m.hosts[at]
 	if h == nil {
-		h = &host{m: m, addr: a}
-		m.hosts[a] = h
+		h = &host{m: m, at: at}
+		m.hosts[at] = h
 		m.count.host.Add(1)
 	}
 	h.refs++
@@ -30,7 +31,7 @@ func (m *MTA) hold(a netip.Addr) *host {
 
 func (h *host) release() {
 	if h.refs--; h.refs == 0 {
-		delete(h.m.hosts, h.addr)
+		delete(h.m.hosts, h.at)
 		h.m.count.host.Sub(1)
 	}
 }
@@ -38,9 +39,9 @@ func (h *host) release() {
 // text is the host in the words of the log.
 func (h *host) text() string {
 	if h.name == "" {
-		return addrText(h.addr)
+		return addrText(h.at.Addr())
 	}
-	return addrText(h.addr) + " (" + h.name + ")"
+	return addrText(h.at.Addr()) + " (" + h.name + ")"
 }
 
 // addrText is an address as OpenSMTPD writes it.
@@ -80,7 +81,10 @@ func (s *source) release() {
 	}
 }
 
-type routeKey struct{ from, to netip.Addr }
+type routeKey struct {
+	from netip.Addr
+	to   netip.AddrPort
+}
 
 // route is a way from a source to a host, shared by all relays.
 type route struct {
@@ -109,7 +113,7 @@ const (
 )
 
 func (m *MTA) routeOf(src *source, dst *host) *route {
-	k := routeKey{src.addr, dst.addr}
+	k := routeKey{src.addr, dst.at}
 	rt := m.routes[k]
 	if rt == nil {
 		rt = &route{m: m, id: m.newID(), src: src, dst: dst, fresh: true, window: 1}
@@ -179,7 +183,7 @@ func (rt *route) refuses() {
 // settle forgets a route that nobody uses, when nothing about it must be
 // remembered any more.
 func (rt *route) settle() {
-	k := routeKey{rt.src.addr, rt.dst.addr}
+	k := routeKey{rt.src.addr, rt.dst.at}
 	if rt.conns > 0 || rt.disabled || rt.m.routes[k] != rt {
 		return
 	}

@@ -160,7 +160,14 @@ func (s *session) run(ctx context.Context) {
 
 // sentence writes an error as OpenSMTPD does: with a capital.
 func sentence(err error) string {
+	var op *net.OpError
 	text := err.Error()
+	switch {
+	case errors.Is(err, client.ErrTLS) && errors.As(err, &op):
+		text = client.ErrTLS.Error() + ": " + plainError(op).Error()
+	case errors.As(err, &op):
+		text = plainError(op).Error()
+	}
 	if text == "" {
 		return "Unknown error"
 	}
@@ -277,7 +284,7 @@ func (s *session) nameHost(ctx context.Context) {
 	if known {
 		return
 	}
-	name := s.m.Lookup.Name(ctx, h.addr)
+	name := s.m.Lookup.Name(ctx, h.at.Addr())
 	s.m.mu.Lock()
 	h.name, h.named = name, true
 	s.m.mu.Unlock()

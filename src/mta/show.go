@@ -55,7 +55,7 @@ func (m *MTA) Hosts() []ctl.HostRow {
 	rows := make([]ctl.HostRow, 0, len(m.hosts))
 	for _, h := range m.hosts {
 		rows = append(rows, ctl.HostRow{
-			Address: addrText(h.addr), Name: h.name, Refs: h.refs, Conns: h.conns, LastConn: h.ago(m.Clock.Mono()),
+			Address: addrText(h.at.Addr()), Name: h.name, Refs: h.refs, Conns: h.conns, LastConn: h.ago(m.Clock.Mono()),
 		})
 	}
 	slices.SortFunc(rows, func(a, b ctl.HostRow) int { return cmp.Compare(a.Address, b.Address) })
