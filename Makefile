@@ -10,6 +10,8 @@ SYSCONFDIR	?= /etc/mail
 QUEUEGROUP	?= _smtpq
 DESTDIR		?=
 
+DEBDIR		?= dist
+
 VERSION		?= $(shell git describe --tags --always 2>/dev/null || echo unknown)
 LDFLAGS		= -s -w -X opensmtpd/src/version.Build=$(VERSION)
 GOBUILD		= CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
@@ -20,9 +22,13 @@ STATICCHECK	= honnef.co/go/tools/cmd/staticcheck@v0.8.2
 PROGRAMS	= smtpd smtpctl makemap mail.maildir mail.mboxfile mail.lmtp mail.mda
 # One binary serves these names by argv[0].
 LINKS		= sendmail send-mail mailq newaliases
+# Where they are installed: for the administrator, and for everybody.
+SBINLINKS	= sendmail send-mail makemap
+BINLINKS	= mailq newaliases
 PAGES		= $(notdir $(wildcard man/*.[1-8]))
 
-.PHONY: all build run check race fuzz lint man regress bench dist install uninstall clean help
+.PHONY: all build run check race fuzz lint man regress bench dist deb install install-files
+.PHONY: package-files uninstall clean help
 
 all: build
 
@@ -70,6 +76,7 @@ man:
 
 ## regress: whole-daemon tests that need root, in namespaces of their own
 regress: build
+	@if command -v dpkg-deb >/dev/null; then $(MAKE) deb DEBDIR=bin; fi
 	REGRESS=1 $(GO) test -count=1 -timeout 15m ./src/regress/...
 
 ## bench: throughput, CPU and memory against peers, in one run (root, Linux)
@@ -80,9 +87,12 @@ bench: build
 dist:
 	$(GO) run $(GORELEASER) release --snapshot --clean --skip=publish
 
+## deb: the .deb alone, for this machine, by dpkg-deb, into dist/
+deb: build
+	GO="$(GO)" VERSION="$(VERSION)" MAKE="$(MAKE)" pkg/deb.sh $(DEBDIR)
+
 ## install: into DESTDIR/PREFIX, with the set-gid bit, links and manual pages
-install: build
-	install -d $(DESTDIR)$(SBINDIR) $(DESTDIR)$(BINDIR) $(DESTDIR)$(LIBEXECDIR) $(DESTDIR)$(SYSCONFDIR)
+install: build install-files
 	install -m 0755 bin/smtpd $(DESTDIR)$(SBINDIR)/smtpd
 	install -m 0755 bin/smtpctl $(DESTDIR)$(SBINDIR)/smtpctl
 	@# The group owns the offline queue; who installs without root sets it later.
@@ -92,24 +102,41 @@ install: build
 		echo "install: no group $(QUEUEGROUP) yet; create it, then:"; \
 		echo "  chgrp $(QUEUEGROUP) $(SBINDIR)/smtpctl && chmod 2555 $(SBINDIR)/smtpctl"; \
 	fi
-	@for l in $(LINKS) makemap; do ln -sf smtpctl $(DESTDIR)$(SBINDIR)/$$l; done
 	@for p in $(filter mail.%,$(PROGRAMS)); do install -m 0755 bin/$$p $(DESTDIR)$(LIBEXECDIR)/$$p; done
+
+# All but the programs; the packages take these from here too.
+install-files:
+	install -d $(DESTDIR)$(SBINDIR) $(DESTDIR)$(BINDIR) $(DESTDIR)$(LIBEXECDIR) $(DESTDIR)$(SYSCONFDIR)
+	@for l in $(SBINLINKS); do ln -sf smtpctl $(DESTDIR)$(SBINDIR)/$$l; done
+	@for l in $(BINLINKS); do ln -sf ../$(notdir $(SBINDIR))/smtpctl $(DESTDIR)$(BINDIR)/$$l; done
 	@for m in $(PAGES); do d=$(DESTDIR)$(MANDIR)/man$${m##*.}; \
-		install -d $$d && install -m 0644 man/$$m $$d/$$m; done
-	@test -e $(DESTDIR)$(SYSCONFDIR)/smtpd.conf || \
-		install -m 0644 conf/smtpd.conf $(DESTDIR)$(SYSCONFDIR)/smtpd.conf
-	@test -e $(DESTDIR)$(SYSCONFDIR)/aliases || \
-		install -m 0644 conf/aliases $(DESTDIR)$(SYSCONFDIR)/aliases
+		install -d $$d && install -m 0644 man/$$m $$d/$$m || exit 1; done
+	@for f in smtpd.conf aliases; do \
+		test -e $(DESTDIR)$(SYSCONFDIR)/$$f || \
+		install -m 0644 conf/$$f $(DESTDIR)$(SYSCONFDIR)/$$f || exit 1; done
+
+# What the packages for Linux hold besides the programs.
+package-files:
+	rm -rf $(DESTDIR)
+	$(MAKE) install-files DESTDIR=$(DESTDIR) PREFIX=/usr
+	install -d $(DESTDIR)/usr/lib/systemd/system $(DESTDIR)/usr/share/doc/opensmtpd-go
+	ln -sf ../sbin/smtpctl $(DESTDIR)/usr/lib/sendmail
+	install -m 0644 systemd/opensmtpd.service $(DESTDIR)/usr/lib/systemd/system/opensmtpd.service
+	install -m 0644 README.md CHANGES $(DESTDIR)/usr/share/doc/opensmtpd-go
+	install -m 0644 LICENSE $(DESTDIR)/usr/share/doc/opensmtpd-go/copyright
+	cp -R conf/examples $(DESTDIR)/usr/share/doc/opensmtpd-go/examples
 
 ## uninstall: remove what install put there; configuration and mail stay
 uninstall:
-	rm -f $(addprefix $(DESTDIR)$(SBINDIR)/,smtpd smtpctl makemap $(LINKS))
+	rm -f $(addprefix $(DESTDIR)$(SBINDIR)/,smtpd smtpctl $(SBINLINKS))
+	rm -f $(addprefix $(DESTDIR)$(BINDIR)/,$(BINLINKS))
 	rm -f $(addprefix $(DESTDIR)$(LIBEXECDIR)/,$(filter mail.%,$(PROGRAMS)))
 	@for m in $(PAGES); do rm -f $(DESTDIR)$(MANDIR)/man$${m##*.}/$$m; done
+	@if test -d $(DESTDIR)$(LIBEXECDIR); then rmdir $(DESTDIR)$(LIBEXECDIR); fi
 
-## clean: remove what build made
+## clean: remove what build and dist made
 clean:
-	rm -rf bin
+	rm -rf bin dist
 
 ## help: this list
 help:
