@@ -48,7 +48,7 @@ func TestList(t *testing.T) {
 	id := d.submit(plain, func(e *envelope.Envelope) { e.Flags = envelope.Authenticated; e.Dest.Local = "boss" })
 	d.agents.next()
 	d.agents.next()
-	d.until(func() bool { i, _ := d.rq.Info(mail.EnvelopeAt(id, 0)); return i.Retry == 1 })
+	d.updates(1)
 	d.live()
 	d.ask(msg.VerbPauseEnvelope, mail.EnvelopeAt(id, 0).String())
 	d.clock.Advance(3 * time.Second)

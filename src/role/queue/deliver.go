@@ -292,24 +292,33 @@ func (r *Role) again(e *envelope.Envelope) {
 	if e.Retry < math.MaxUint16 {
 		e.Retry++
 	}
-	r.mu.Lock()
-	v := r.rq.Retry(e.ID)
-	r.mu.Unlock()
+	v, noted := r.retry(e)
 	r.count.inflight.Sub(1)
 	defer r.poke()
 	if v.Removed {
 		return
 	}
-	if v.Told > 0 {
-		e.LastBounce = e.Created.Add(v.Told)
-	}
-	r.update(e)
+	r.record(noted)
 	if v.Warn > 0 && e.Type != envelope.Bounce && bounce.Wanted(e, envelope.BounceDelayed) {
 		told := *e
 		r.report(reportKey{
 			message: e.ID.Message(), typ: envelope.BounceDelayed, delay: v.Warn, before: v.Before,
 		}, &told)
 	}
+}
+
+// retry puts e back into the run queue in its new state.
+func (r *Role) retry(e *envelope.Envelope) (runq.Verdict, *envelope.Envelope) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	v := r.rq.Retry(e.ID)
+	if v.Removed {
+		return v, nil
+	}
+	if v.Told > 0 {
+		e.LastBounce = e.Created.Add(v.Told)
+	}
+	return v, r.note(e)
 }
 
 // giveUp ends an envelope that will never be delivered: the sender is told.

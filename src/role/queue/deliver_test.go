@@ -106,7 +106,7 @@ func TestTemporaryFailure(t *testing.T) {
 	id := d.submit(plain)
 	e0 := mail.EnvelopeAt(id, 0)
 	d.agents.next()
-	d.idle()
+	d.updates(1)
 	d.live()
 	e, err := d.store.Envelope(e0)
 	if err != nil || e.Retry != 1 || e.ErrorLine != "disk  full" || e.ESCClass != 4 || e.ESCCode != 30 || !e.LastTry.Equal(start) {
@@ -132,7 +132,7 @@ func TestRestart(t *testing.T) {
 	id := d.submit(plain, plain)
 	d.agents.next()
 	d.agents.next()
-	d.idle()
+	d.updates(2)
 	if err := d.stop(); err != nil {
 		t.Fatal(err)
 	}
@@ -174,8 +174,8 @@ func TestExpire(t *testing.T) {
 			}})
 			d.submit(e)
 			d.agents.next()
-			for range 3 { // tries at 10 s and 40 s, expiry at 60 s
-				d.idle()
+			for n := range int64(3) { // tries at 10 s and 40 s, expiry at 60 s
+				d.updates(n + 1)
 				d.live()
 				d.mu.Lock()
 				at, ok := d.rq.Wake()
@@ -443,7 +443,7 @@ func TestRelay(t *testing.T) {
 	f.answer = Relayed{Err: mailerr.Temporary(450, 4, 1, "No route", nil), Unreachable: true}
 	id := d.submit(remote)
 	<-f.came
-	d.idle()
+	d.updates(1)
 	d.live()
 	e, err := d.store.Envelope(mail.EnvelopeAt(id, 0))
 	if err != nil || e.ErrorLine != "450 4.4.1 No route" || e.ESCCode != 41 {

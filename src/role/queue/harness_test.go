@@ -302,6 +302,7 @@ type fakeAgents struct {
 	came   chan *mda.Delivery // every delivery, with its body read
 	limits mda.Limits
 	held   chan *mda.Delivery
+	under  sync.WaitGroup // those that are, or were, held
 }
 
 // holdIt as the Stat of a decision keeps a delivery in held.
@@ -335,24 +336,39 @@ func (a *fakeAgents) Deliver(d *mda.Delivery) {
 		}
 	}
 	res := a.decide(&c)
-	if res.Stat == holdIt {
-		a.held <- d
+	if res.Stat != holdIt {
 		a.came <- &c
+		d.Done(res)
 		return
 	}
+	a.under.Add(1)
+	h := *d
+	h.Done = func(res mda.Result) {
+		d.Done(res)
+		a.under.Done()
+	}
+	a.held <- &h
 	a.came <- &c
-	d.Done(res)
 }
 
 func (a *fakeAgents) SetLimits(l mda.Limits) { a.limits = l }
 
-// Close fails what is held when ctx ends.
+// Close waits for what is under way, and fails what is still held when ctx ends.
 func (a *fakeAgents) Close(ctx context.Context) {
-	for len(a.held) > 0 {
-		<-ctx.Done()
-		d := <-a.held
-		d.Done(mda.Result{Err: mailerr.Temporary(451, 3, 2, "Shutting down", nil), Stat: "Shutting down"})
+	over := make(chan struct{})
+	go func() {
+		a.under.Wait()
+		close(over)
+	}()
+	select {
+	case <-over:
+		return
+	case <-ctx.Done():
 	}
+	for len(a.held) > 0 {
+		(<-a.held).Done(mda.Result{Err: mailerr.Temporary(451, 3, 2, "Shutting down", nil), Stat: "Shutting down"})
+	}
+	<-over
 }
 
 // next waits for the next delivery.
@@ -426,6 +442,11 @@ func (d *daemon) until(cond func() bool) {
 		}
 		<-d.pumped
 	}
+}
+
+// updates waits until the store was told n times of a new state.
+func (d *daemon) updates(n int64) {
+	d.until(func() bool { return d.count.updated.Value() >= n })
 }
 
 // live returns the envelopes that the store has once all is written.

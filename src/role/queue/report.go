@@ -381,15 +381,16 @@ func (r *Role) postpone(g *pendingReport) {
 		e.Type, e.Retry = envelope.Bounce, 1
 		e.BounceType, e.BounceDelay, e.BounceTTL = g.typ, g.delay, e.TTL
 		e.TTL = r.env.Clock.Now().Sub(e.Created) + reportTTL
+		var noted *envelope.Envelope
 		r.mu.Lock()
-		removed := r.rq.Done(e.ID)
-		if !removed {
+		if removed := r.rq.Done(e.ID); !removed {
+			noted = r.note(e)
 			r.rq.Insert(r.item(e))
 		}
 		r.mu.Unlock()
 		r.count.inflight.Sub(1)
-		if !removed {
-			r.update(e)
+		if noted != nil {
+			r.record(noted)
 		}
 	}
 	r.poke()

@@ -194,6 +194,7 @@ func TestDelayIsReported(t *testing.T) {
 		}
 	}
 	d.idle()
+	d.updates(2)
 	d.live()
 	if e, err := d.store.Envelope(e0); err != nil || e.LastBounce.Sub(e.Created) != 4*time.Hour || e.Retry != 2 {
 		t.Errorf("envelope %+v, %v", e, err)
@@ -230,7 +231,7 @@ func TestReportIsOwed(t *testing.T) {
 			id := d.submit(tc.change)
 			e0 := mail.EnvelopeAt(id, 0)
 			d.agents.next()
-			d.until(func() bool { i, _ := d.rq.Info(e0); return i.Type == envelope.Bounce && !i.Inflight })
+			d.updates(1)
 			d.live()
 			if e, err := d.store.Envelope(e0); err != nil || e.Type != envelope.Bounce {
 				t.Fatalf("envelope %+v, %v", e, err)

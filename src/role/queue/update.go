@@ -25,15 +25,20 @@ type update struct {
 	at  time.Duration
 }
 
-// update records the state of an envelope. The store refuses it only for a fault
-// in ourselves; then the envelope is as before after a restart.
-func (r *Role) update(e *envelope.Envelope) {
+// note keeps the new state of an envelope; r.mu is held, and has been since the
+// run queue learned of it: nobody can start it in its old state. What note
+// returns is to be written.
+func (r *Role) note(e *envelope.Envelope) *envelope.Envelope {
 	c := *e
-	r.mu.Lock()
 	r.updated.envs[e.ID] = &c
 	r.updated.order = append(r.updated.order, update{&c, r.env.Clock.Mono()})
-	r.mu.Unlock()
-	if err := r.store.Update(&c); err != nil {
+	return &c
+}
+
+// record writes what note returned. The store refuses it only for a fault in
+// ourselves; then the envelope is as before after a restart.
+func (r *Role) record(e *envelope.Envelope) {
+	if err := r.store.Update(e); err != nil {
 		r.env.Log.UpdateRefused(e.ID, err)
 		return
 	}
