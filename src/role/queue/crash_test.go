@@ -69,9 +69,9 @@ func recipient(id mail.EnvelopeID) string { return fmt.Sprintf("u%v@example.org"
 // The machine crashes at random moments while mail comes in, is delivered, fails
 // and bounces: no acknowledged message is lost.
 func TestNoneLost(t *testing.T) {
-	seeds := 60
+	seeds := 24
 	if testing.Short() {
-		seeds = 10
+		seeds = 6
 	}
 	for seed := range seeds {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) { noneLost(t, uint64(seed)) })
