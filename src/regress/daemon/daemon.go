@@ -258,19 +258,30 @@ func (d *Daemon) AwaitLog(pattern string) []string {
 // Await polls until ok, and fails the test when that takes too long.
 func (d *Daemon) Await(what string, ok func() bool) {
 	d.t.Helper()
-	deadline := time.Now().Add(Wait)
-	for !ok() {
-		if time.Now().After(deadline) {
-			d.t.Fatalf("waited %v in vain for %s", Wait, what)
-		}
-		d.poll()
+	if !Poll(d.t, ok) {
+		d.t.Fatalf("waited %v in vain for %s", Wait, what)
 	}
 }
 
+// Poll looks until ok, and tells whether that came within Wait.
+func Poll(t testing.TB, ok func() bool) bool {
+	t.Helper()
+	deadline := time.Now().Add(Wait)
+	for !ok() {
+		if time.Now().After(deadline) {
+			return false
+		}
+		pause(t)
+	}
+	return true
+}
+
 // poll waits a little before another look at what another process does.
-func (d *Daemon) poll() {
+func (d *Daemon) poll() { pause(d.t) }
+
+func pause(t testing.TB) {
 	select {
-	case <-d.t.Context().Done(): // in a cleanup the look itself must do
+	case <-t.Context().Done(): // in a cleanup the look itself must do
 	case <-time.After(2 * time.Millisecond):
 	}
 }

@@ -1,0 +1,220 @@
+package regress
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"opensmtpd/src/bench/load"
+	"opensmtpd/src/regress/daemon"
+)
+
+// machine is a system of its own to install into: this one as its disk has it,
+// and a layer above for what changes. The network is the test's.
+type machine struct {
+	t    *testing.T
+	root string
+}
+
+func newMachine(t *testing.T) *machine {
+	t.Helper()
+	top, err := os.MkdirTemp("/var/tmp", "smtpd-package-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &machine{t: t, root: filepath.Join(top, "root")}
+	mount := func(source, target, kind string, flags uintptr, options string) {
+		t.Helper()
+		if err := unix.Mount(source, target, kind, flags, options); err != nil {
+			t.Fatalf("mounting %s: %v", target, err)
+		}
+	}
+	mount("tmpfs", top, "tmpfs", 0, "mode=755")
+	t.Cleanup(func() {
+		if err := unix.Unmount(top, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+		os.Remove(top)
+	})
+	for _, dir := range []string{"upper", "work", "root"} {
+		if err := os.Mkdir(filepath.Join(top, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mount("overlay", m.root, "overlay", 0, "lowerdir=/,upperdir="+top+"/upper,workdir="+top+"/work")
+	mount("/dev", m.root+"/dev", "", unix.MS_BIND|unix.MS_REC, "")
+	mount("proc", m.root+"/proc", "proc", 0, "")
+	mount("tmpfs", m.root+"/run", "tmpfs", 0, "mode=755")
+	mount("tmpfs", m.root+"/tmp", "tmpfs", 0, "mode=1777")
+	mount("tmpfs", m.root+"/home", "tmpfs", 0, "mode=755")
+	mount("tmpfs", m.root+"/var/spool", "tmpfs", 0, "mode=755")
+	return m
+}
+
+// command is a command on the machine.
+func (m *machine) command(args ...string) *exec.Cmd {
+	c := exec.CommandContext(m.t.Context(), args[0], args[1:]...)
+	if !strings.HasPrefix(args[0], "/") {
+		c = exec.CommandContext(m.t.Context(), "/bin/sh", append([]string{"-c", `exec "$0" "$@"`}, args...)...)
+	}
+	c.Err = nil // looked for here, not there
+	c.Dir = "/"
+	c.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "DEBIAN_FRONTEND=noninteractive"}
+	c.SysProcAttr = &syscall.SysProcAttr{Chroot: m.root, Pdeathsig: syscall.SIGKILL}
+	return c
+}
+
+// run runs a command, which must succeed.
+func (m *machine) run(stdin string, args ...string) string {
+	m.t.Helper()
+	c := m.command(args...)
+	c.Stdin = strings.NewReader(stdin)
+	out, err := c.CombinedOutput()
+	if err != nil {
+		m.t.Fatalf("%q: %v: %s", args, err, out)
+	}
+	return string(out)
+}
+
+// TestPackage installs the .deb as it comes, with the configuration as it comes,
+// and uses it as the users of the machine would.
+func TestPackage(t *testing.T) {
+	privileged(t)
+	debs, err := filepath.Glob(filepath.Join(daemon.Bin(t), "opensmtpd-go_*.deb"))
+	if err != nil || len(debs) != 1 {
+		t.Skip("no .deb beside the programs: `make deb DEBDIR=bin` makes it where dpkg-deb is installed")
+	}
+	m := newMachine(t)
+	text, err := os.ReadFile(debs[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(m.root+"/tmp/new.deb", text, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	// Whatever mailer this machine has stays out of the way.
+	m.run("", "dpkg", "--force-conflicts", "--force-overwrite", "-i", "/tmp/new.deb")
+	m.run("", "useradd", "-m", "walter")
+	installed(t, m)
+	m.run("", "/usr/sbin/smtpd", "-n")
+
+	c := m.command("/usr/sbin/smtpd", "-d")
+	var said bytes.Buffer
+	c.Stdout, c.Stderr = &said, &said
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- c.Wait() }()
+	d := &looker{t: t, ended: ended}
+	defer func() {
+		if !d.over {
+			c.Process.Kill()
+			<-ended
+		}
+		if t.Failed() {
+			t.Logf("log of smtpd:\n%s", said.String())
+		}
+	}()
+	var client *load.Conn
+	d.await("a greeting on port 25", func() bool {
+		client, err = load.Dial(t.Context(), "127.0.0.1:25", daemon.Wait)
+		return err == nil
+	})
+	defer client.Close()
+	if err := client.Hello("client.localhost"); err != nil {
+		t.Fatal(err)
+	}
+	if err := client.Send("walter@localhost", []string{"walter@localhost"}, "Subject: by SMTP\r\n\r\nx\r\n", false); err != nil {
+		t.Fatal(err)
+	}
+	m.run("To: walter\nSubject: by sendmail\n\nx\n", "setpriv", "--reuid=walter", "--regid=walter", "--clear-groups", "/usr/sbin/sendmail", "-t")
+	d.await("two messages", func() bool {
+		files, _ := filepath.Glob(m.root + "/home/walter/Maildir/new/*")
+		all := ""
+		for _, f := range files {
+			text, _ := os.ReadFile(f)
+			all += string(text)
+		}
+		return strings.Contains(all, "Subject: by SMTP\n") && strings.Contains(all, "Subject: by sendmail\n")
+	})
+	if out := m.run("", "mailq"); strings.TrimSpace(out) != "" {
+		t.Errorf("mailq: %s", out)
+	}
+	c.Process.Signal(syscall.SIGTERM)
+	if err := <-ended; err != nil {
+		t.Errorf("smtpd ended with %v", err)
+	}
+	d.over = true
+
+	m.run("", "dpkg", "-r", "opensmtpd-go")
+	for path, stays := range map[string]bool{"/usr/sbin/smtpd": false, "/usr/sbin/sendmail": false, "/usr/libexec/opensmtpd": false, "/etc/mail/smtpd.conf": true, "/var/spool/smtpd": true} {
+		if _, err := os.Lstat(m.root + path); (err == nil) != stays {
+			t.Errorf("after removal: %s: %v", path, err)
+		}
+	}
+}
+
+// installed looks at what the package has put into place.
+func installed(t *testing.T, m *machine) {
+	t.Helper()
+	groups, err := os.ReadFile(m.root + "/etc/group")
+	if err != nil {
+		t.Fatal(err)
+	}
+	group := regexp.MustCompile(`(?m)^_smtpq:[^:]*:(\d+):`).FindSubmatch(groups)
+	if group == nil {
+		t.Fatal("no group _smtpq")
+	}
+	if got := m.run("", "stat", "-c", "%a %u %g", "/usr/sbin/smtpctl"); got != "2555 0 "+string(group[1])+"\n" {
+		t.Errorf("smtpctl is %s", got)
+	}
+	for name, want := range map[string]string{
+		"/usr/sbin/sendmail": "smtpctl", "/usr/sbin/send-mail": "smtpctl", "/usr/sbin/makemap": "smtpctl",
+		"/usr/bin/mailq": "../sbin/smtpctl", "/usr/bin/newaliases": "../sbin/smtpctl", "/usr/lib/sendmail": "../sbin/smtpctl",
+	} {
+		if got, err := os.Readlink(m.root + name); got != want {
+			t.Errorf("%s is a link to %q: %v", name, got, err)
+		}
+	}
+	for _, name := range []string{
+		"/usr/libexec/opensmtpd/mail.maildir", "/usr/libexec/opensmtpd/mail.mboxfile", "/usr/libexec/opensmtpd/mail.lmtp", "/usr/libexec/opensmtpd/mail.mda",
+		"/usr/lib/systemd/system/opensmtpd.service", "/etc/mail/smtpd.conf", "/etc/mail/aliases", "/var/empty",
+	} {
+		if _, err := os.Stat(m.root + name); err != nil {
+			t.Error(err)
+		}
+	}
+	if out := m.run("", "getent", "passwd", "_smtpd", "_smtpq"); strings.Count(out, "/var/empty:") != 2 {
+		t.Errorf("accounts: %s", out)
+	}
+}
+
+// looker waits for what the daemon does, as long as it lives.
+type looker struct {
+	t     *testing.T
+	ended chan error
+	over  bool
+}
+
+func (l *looker) await(what string, ok func() bool) {
+	l.t.Helper()
+	if !daemon.Poll(l.t, func() bool {
+		select {
+		case err := <-l.ended:
+			l.over = true
+			l.t.Fatalf("smtpd ended while waiting for %s: %v", what, err)
+		default:
+		}
+		return ok()
+	}) {
+		l.t.Fatalf("waited %v in vain for %s", daemon.Wait, what)
+	}
+}
