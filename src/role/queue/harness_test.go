@@ -49,6 +49,7 @@ type options struct {
 	clock   *clock.Fake
 	conf    func(*project.QueueConf)
 	relayer Relayer
+	leases  bool // relayer is the real one
 	paused  []string
 	grace   time.Duration
 	segment int64
@@ -91,7 +92,7 @@ func prepare(t *testing.T, o options) *daemon {
 	if o.disk == nil {
 		o.disk = disk.NewSim()
 	}
-	if o.relayer == nil {
+	if o.relayer == nil && !o.leases {
 		o.relayer = noRelayer{}
 	}
 	if o.clock == nil {
@@ -102,7 +103,7 @@ func prepare(t *testing.T, o options) *daemon {
 	}
 	d := &daemon{t: t, clock: o.clock, disk: o.disk, log: o.log, ended: make(chan error, 1)}
 	d.lookup = &fakeLookup{d: d, refuse: o.expand}
-	d.disp = &fakeDispatcher{intake: make(chan msg.Intake, 100)}
+	d.disp = &fakeDispatcher{intake: make(chan msg.Intake, 100), tasks: make(chan *msg.RelayTask, 1000)}
 	d.agents = newAgents(o.agent)
 	r, err := New(proc.Env{
 		Role: proc.Queue, Clock: o.clock, Log: mlog.New(d.log, true), Paused: o.paused, Grace: o.grace,
@@ -289,10 +290,20 @@ func (l *fakeLookup) Call(ctx context.Context, m msg.Message, reply msg.Parser) 
 type fakeDispatcher struct {
 	proc.Caller
 	intake chan msg.Intake
+	tasks  chan *msg.RelayTask
 }
 
 func (p *fakeDispatcher) Send(_ context.Context, m msg.Message) error {
-	p.intake <- *m.(*msg.Intake)
+	switch m := m.(type) {
+	case *msg.Intake:
+		p.intake <- *m
+	case *msg.RelayTask:
+		c := new(msg.RelayTask)
+		if err := c.Parse(m.Append(nil)); err != nil {
+			return err
+		}
+		p.tasks <- c
+	}
 	return nil
 }
 
