@@ -48,6 +48,7 @@ type life struct {
 	committed chan struct{}              // closed when the first generation is in force
 	once      sync.Once
 	stop      context.CancelFunc // of Run
+	forget    func()             // gives back the code that the start needed
 }
 
 // Run lives the life of a role: it takes what parent sends, makes the program,
@@ -275,6 +276,7 @@ func (l *life) become(construct Constructor, call uint64) error {
 	var confined priv.Result
 	if err == nil {
 		l.program = program
+		l.forget = Code()
 		confined, err = priv.Confine(priv.Options{
 			Role: string(l.role), Chroot: l.hello.Chroot, UID: l.hello.UID, GID: l.hello.GID,
 			Unprivileged: l.hello.Unprivileged, Dir: l.hello.Dir,
@@ -321,6 +323,7 @@ func (l *life) work() error {
 	for _, p := range l.peers {
 		wg.Go(func() { l.serve(serving, p, table) })
 	}
+	l.forget()
 	err = l.run(running)
 	l.parent.Flush()
 	return err

@@ -104,6 +104,7 @@ func Run(ctx context.Context, o Options, stderr io.Writer, ready func()) int {
 	err := p.start(ctx)
 	if err == nil {
 		ready()
+		proc.Code()()
 		err = p.watch(ctx, signals)
 	}
 	p.cleanUp()
