@@ -77,19 +77,43 @@ func (r *resolver) listeners(cfg *conf.Config) []Listener {
 			out = append(out, Listener{Identity: SocketIdentity, Socket: true, Local: true, Listen: l})
 		default:
 			for _, a := range r.resolve(l) {
-				if first := taken[a]; first != nil && first != l {
-					r.diags.Add(diag.Diag{Severity: diag.Error, Pos: l.Place("on"),
-						Message: fmt.Sprintf("%v is listened on twice", a),
-						Hint:    fmt.Sprintf("line %d listens on it too", first.Pos.Line)})
-				}
-				if taken[a] == nil {
+				first := taken[a]
+				switch {
+				case first == nil:
 					taken[a] = l
 					out = append(out, Listener{Identity: "tcp:" + a.String(), Addr: a, Local: a.Addr().IsLoopback(), Listen: l})
+				case first != l && r.twice(a, first, l) == l:
+					taken[a] = l
+					i := slices.IndexFunc(out, func(o Listener) bool { return o.Addr == a && !o.Socket })
+					out[i].Listen = l
 				}
 			}
 		}
 	}
 	return out
+}
+
+// twice returns which of two statements gets an address: the one that names it,
+// when the other names an interface that has it. Else it is an error.
+func (r *resolver) twice(a netip.AddrPort, first, second *conf.Listen) *conf.Listen {
+	one, two := isAddr(first.On), isAddr(second.On)
+	if one == two {
+		r.diags.Add(diag.Diag{Severity: diag.Error, Pos: second.Place("on"),
+			Message: fmt.Sprintf("%v is listened on twice", a),
+			Hint:    fmt.Sprintf("line %d listens on it too", first.Pos.Line)})
+		return first
+	}
+	exact, wide := first, second
+	if two {
+		exact, wide = second, first
+	}
+	r.diags.Warnf(wide.Place("on"), "%v goes to line %d, which names it", a, exact.Pos.Line)
+	return exact
+}
+
+func isAddr(on string) bool {
+	_, err := netip.ParseAddr(strings.Trim(on, "[]"))
+	return err == nil
 }
 
 // resolve returns the addresses and ports of one statement. It looks for an

@@ -2,6 +2,7 @@ package expand
 
 import (
 	"fmt"
+	"strings"
 
 	"opensmtpd/src/conf/project"
 	"opensmtpd/src/lookup/ruleset"
@@ -19,7 +20,12 @@ func NewConfig(p *project.LookupConf, tables map[string]table.Table, libexec, da
 	}
 	c := Config{
 		Rules: rules, Actions: make(map[string]*Action), Delim: p.SubAddrDelim,
-		LibExec: libexec, Daemon: daemon,
+		LibExec: libexec, Daemon: daemon, written: make(map[string]string),
+	}
+	for i := range p.Tables {
+		if t := &p.Tables[i]; t.Inline {
+			c.written[t.Name] = written(t)
+		}
 	}
 	for _, a := range p.Actions {
 		act := &Action{Action: a}
@@ -40,4 +46,24 @@ func NewConfig(p *project.LookupConf, tables map[string]table.Table, libexec, da
 		c.Actions[a.Name] = act
 	}
 	return c, nil
+}
+
+// written is an inline table as its rule has it, shortened.
+func written(t *project.Table) string {
+	const most = 8
+	var list []string
+	for i, e := range t.Entries {
+		if i == most {
+			list = append(list, "…")
+			break
+		}
+		if e.Value != "" {
+			e.Key += " = " + e.Value
+		}
+		list = append(list, e.Key)
+	}
+	if len(list) == 1 {
+		return list[0]
+	}
+	return "{ " + strings.Join(list, ", ") + " }"
 }

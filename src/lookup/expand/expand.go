@@ -48,6 +48,8 @@ type Config struct {
 	Delim   string // between user and sub-address
 	LibExec string // where mail.mboxfile is, for envelopes
 	Daemon  string // the user that runs commands of aliases
+	// written has what stands in the file for a table without a name, for Explain.
+	written map[string]string
 }
 
 // World is what an expansion asks outside of the configuration.

@@ -44,6 +44,11 @@ func Explain(ctx context.Context, c *Config, w World, subject *ruleset.Subject) 
 	t.account = &account{of: make(map[*node]*record)}
 	_, err := t.expand(ctx)
 	rows := t.account.root.rows(nil, 0)
+	for i := range rows {
+		if r := &rows[i]; r.Kind == "rule" {
+			r.Text, r.Failed = c.spell(r.Text), c.spell(r.Failed)
+		}
+	}
 	if err != nil {
 		row := Row{Kind: "refused", Text: fmt.Sprintf("%d %s %s", err.Code, err.Enhanced, err.Text)}
 		if err.Cause != nil {
@@ -52,6 +57,17 @@ func Explain(ctx context.Context, c *Config, w World, subject *ruleset.Subject) 
 		rows = append(rows, row)
 	}
 	return rows
+}
+
+// spell replaces the made-up names of tables in a rule by what is in them.
+func (c *Config) spell(rule string) string {
+	words := strings.Split(rule, " ")
+	for i, w := range words {
+		if text, ok := c.written[w]; ok {
+			words[i] = text
+		}
+	}
+	return strings.Join(words, " ")
 }
 
 // account is what Explain remembers of a tree. A nil account remembers nothing.
