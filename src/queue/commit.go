@@ -150,11 +150,12 @@ func (s *Store) completed(id mail.EnvelopeID, epoch uint64) {
 		return
 	}
 	s.dirty = true
-	if len(m.envs) == 0 {
+	last := len(m.envs) == 0
+	if last {
 		s.forget(m)
 	}
-	if m.spooled || m.file && len(m.envs) == 0 {
-		s.litter = append(s.litter, litter{id: id, spooled: m.spooled, last: len(m.envs) == 0})
+	if m.spooled || m.tried || m.file && last {
+		s.litter = append(s.litter, litter{id, m.spooled || m.tried, m.file && !m.spooled, last})
 		s.nudge()
 	}
 }

@@ -238,6 +238,11 @@ func restartStep(w *world) {
 		w.settle()
 	}
 	w.seed++
+	w.tryOpen()
+}
+
+// tryOpen opens the store, unless the disk crashes meanwhile.
+func (w *world) tryOpen() bool {
 	opt := w.opt(w.seed)
 	w.log = new(lines)
 	opt.Log = mlog.New(w.log, true)
@@ -247,6 +252,21 @@ func restartStep(w *world) {
 		w.s = s
 	case !w.sim.Crashed():
 		w.t.Fatal(err)
+	}
+	return err == nil
+}
+
+// killStep is kill -9 of the process, and a new one.
+func killStep(w *world) {
+	if w.faulty {
+		return
+	}
+	next := w.sim.Kill()
+	w.s.Close()
+	w.sim = next
+	w.seed += 500
+	if w.tryOpen() {
+		w.check()
 	}
 }
 
@@ -366,6 +386,11 @@ var scripts = map[string][]step{
 	"ride": {
 		commitStep(2, 300), doneStep(0, 0), commitStep(1, 100), updateStep(1, 0), doneStep(0, 1), flushStep,
 	},
+	"killed": {commitStep(2, 300), doneStep(0, 0), killStep, commitStep(1, 300), flushStep},
+	"killed while spooling": {
+		verifyStep, commitStep(2, 300), commitStep(1, InlineMax+5000), spoolStep, killStep, verifyStep, commitStep(1, 20000), commitStep(1, 20000),
+		commitStep(1, 20000), upkeepStep,
+	},
 	"bounce":       {commitStep(2, 200), replaceStep(0), flushStep},
 	"restart":      {commitStep(1, 300), restartStep, commitStep(1, 300), restartStep, doneStep(0, 0), flushStep},
 	"large body":   {commitStep(1, InlineMax+3000), doneStep(0, 0), flushStep, checkpointStep},
@@ -376,6 +401,10 @@ var scripts = map[string][]step{
 		verifyStep, commitStep(1, 300), commitStep(2, 300), doneStep(0, 0), spoolStep, doneStep(1, 1), flushStep, upkeepStep,
 		doneStep(1, 0), flushStep, upkeepStep, checkpointStep,
 	},
+	"completed files": { // whose completion is in a segment that is freed
+		verifyStep, commitStep(1, 300), spoolStep, flushStep, doneStep(0, 0), flushStep, commitStep(1, 20000), doneStep(1, 0),
+		commitStep(1, 20000), doneStep(2, 0), commitStep(1, 20000), upkeepStep, commitStep(1, 20000), upkeepStep,
+	},
 	"recycle": {
 		verifyStep, commitStep(1, 20000), doneStep(0, 0), commitStep(1, 20000), commitStep(1, 20000), upkeepStep,
 		commitStep(1, 20000), doneStep(1, 0), upkeepStep, commitStep(1, 20000), upkeepStep,
@@ -385,7 +414,7 @@ var scripts = map[string][]step{
 // TestCrashEverywhere crashes after every event of every script, with the unsynced
 // changes lost, kept, and many mixtures, restarts, goes on, and crashes again.
 func TestCrashEverywhere(t *testing.T) {
-	mixtures := 12
+	mixtures := 8
 	if testing.Short() {
 		mixtures = 3
 	}
@@ -393,7 +422,7 @@ func TestCrashEverywhere(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			events := run(t, script, -1).sim
-			total := len(events.Events())
+			total := len(events.Events()) // since the last kill, if there is one
 			for at := 0; at <= total; at++ {
 				if at < total && at < firstEvents(t) {
 					continue // before the store is open there is nothing to lose
@@ -402,6 +431,8 @@ func TestCrashEverywhere(t *testing.T) {
 					w := run(t, script, at)
 					w.survive(choice(mix, uint64(at)), uint64(at*100+mix))
 				}
+				w := run(t, script, at)
+				w.outlive(uint64(at))
 			}
 		})
 	}
@@ -454,9 +485,19 @@ func (w *world) survive(choose disk.Choice, seed uint64) {
 	}()
 	w.reboot(choose)
 	w.check()
+	if seed%3 == 1 {
+		killStep(w)
+	}
 	r := rand.New(rand.NewPCG(seed, 1))
-	w.sim.CrashAfter(r.IntN(25))
-	for _, do := range []step{verifyStep, commitStep(2, 400), doneStep(0, 0), spoolStep, flushStep, upkeepStep, checkpointStep} {
+	again := []step{verifyStep, commitStep(2, 400), doneStep(0, 0), spoolStep, flushStep, upkeepStep, checkpointStep}
+	if seed%2 == 1 { // segments must not go before the spool was looked through
+		again = []step{
+			doneStep(0, 0), doneStep(0, 1), flushStep, commitStep(1, 20000), commitStep(1, 20000), commitStep(1, 20000),
+			upkeepStep, verifyStep, upkeepStep,
+		}
+	}
+	w.sim.CrashAfter(r.IntN(10 * len(again)))
+	for _, do := range again {
 		if !w.sim.Crashed() {
 			do(w)
 		}
@@ -468,6 +509,20 @@ func (w *world) survive(choose disk.Choice, seed uint64) {
 	flushStep(w)
 	w.check()
 	restartStep(w)
+	w.check()
+	w.s.Close()
+}
+
+// outlive kills the process where the crash was to be, checks, and then lets the
+// power fail: what the new process found must have become durable by then.
+func (w *world) outlive(seed uint64) {
+	w.t.Helper()
+	killStep(w)
+	for _, choose := range []disk.Choice{disk.Lose, disk.Random(seed)} {
+		w.reboot(choose)
+		w.check()
+	}
+	verifyStep(w)
 	w.check()
 	w.s.Close()
 }
@@ -509,6 +564,7 @@ func TestCrashRandom(t *testing.T) {
 	})
 }
 
+// randomStep draws what comes next.
 func (w *world) randomStep(t *rapid.T) step {
 	pick := func() int { return rapid.IntRange(0, max(len(w.order)-1, 0)).Draw(t, "message") }
 	switch rapid.IntRange(0, 13).Draw(t, "step") {
@@ -529,6 +585,6 @@ func (w *world) randomStep(t *rapid.T) step {
 	case 12:
 		return spoolStep
 	default:
-		return rapid.SampledFrom([]step{upkeepStep, checkpointStep, restartStep}).Draw(t, "upkeep")
+		return rapid.SampledFrom([]step{upkeepStep, checkpointStep, restartStep, killStep}).Draw(t, "upkeep")
 	}
 }

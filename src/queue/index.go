@@ -20,6 +20,7 @@ type message struct {
 	id      mail.MessageID
 	file    bool // the body was written as a file, incoming/MSGID
 	spooled bool // queue/XX/MSGID is complete
+	tried   bool // to make it so: there may be something
 	old     bool // was there when the store was opened
 	size    int64
 	at      ref // the message record

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -20,6 +21,13 @@ import (
 	"opensmtpd/src/queue/disk"
 	"opensmtpd/src/queue/envelope"
 )
+
+// The tests open thousands of small stores: collecting after each would be most
+// of the work.
+func TestMain(m *testing.M) {
+	debug.SetGCPercent(1000)
+	m.Run()
+}
 
 // start is when tests begin.
 func start() time.Time { return time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC) }

@@ -140,7 +140,8 @@ func (s *Store) checkpoint() error {
 // litter names files of an envelope that is complete.
 type litter struct {
 	id      mail.EnvelopeID
-	spooled bool // the message has a directory
+	spooled bool // the message has a directory, or may have
+	file    bool // and a body in incoming/
 	last    bool // no envelope of the message is left
 }
 
@@ -163,10 +164,15 @@ func (s *Store) sweep() error {
 
 func (s *Store) remove(l litter) error {
 	id := l.id.Message()
+	if l.file && l.last {
+		s.unsynced[spool.IncomingDir] = struct{}{}
+		if err := s.spool.RemoveTree(spool.Incoming(id)); err != nil {
+			return err
+		}
+	}
 	switch {
 	case !l.spooled:
-		s.unsynced[spool.IncomingDir] = struct{}{}
-		return s.spool.RemoveTree(spool.Incoming(id))
+		return nil
 	case l.last:
 		s.unsynced[spool.Bucket(id)] = struct{}{}
 		delete(s.unsynced, spool.MessageDir(id))
@@ -248,6 +254,7 @@ func (s *Store) toFiles(id mail.MessageID, in func(ref) bool) error {
 		return nil // completed meanwhile
 	}
 	spooled, file := m.spooled, m.file
+	m.tried = true
 	places := make(map[mail.EnvelopeID]ref)
 	for i := range m.envs {
 		if e := &m.envs[i]; e.at.seg != nil && (!spooled || in(e.at)) {
@@ -332,7 +339,7 @@ func (s *Store) becameFiles(id mail.MessageID, envs []moved) {
 			}
 		}
 	} else if _, complete := s.held[id]; complete {
-		s.litter = append(s.litter, litter{mail.EnvelopeID(id) << 32, true, true})
+		s.litter = append(s.litter, litter{id: mail.EnvelopeID(id) << 32, spooled: true, last: true})
 		s.nudge()
 	}
 }

@@ -58,6 +58,22 @@ func (c *Choices) Pick(n int) int {
 	return c.taken[c.at-1]
 }
 
+// Kill ends the process, now or where the crash was, but not the machine: the disk that is returned has all that
+// was done, synced or not, and what was pending still is. Events are counted on.
+// The old Sim fails as after a crash.
+func (s *Sim) Kill() *Sim {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	next := NewSim()
+	next.root, next.pending, next.space = s.root, s.pending, s.space
+	next.events = s.events
+	if !s.crashed {
+		next.crashAt = s.crashAt
+	}
+	s.crashed = true
+	return next
+}
+
 // Reboot returns the disk as found after a power failure now (or at the crash):
 // what was durable, and of the rest what choose keeps. The old Sim stays as it
 // is, crashed.

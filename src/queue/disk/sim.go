@@ -529,7 +529,7 @@ func (f *simFile) Sync() error {
 	f.s.mu.Lock()
 	defer f.s.mu.Unlock()
 	if err := f.s.begin("sync", f.name, true); err != nil {
-		f.n.failed = true
+		f.n.failed = f.n.failed || !f.s.crashed
 		return err
 	}
 	if f.n.failed {

@@ -11,6 +11,9 @@ import (
 	"opensmtpd/src/queue/disk"
 )
 
+// zeros is what files are initialised and batches padded with. Never written.
+var zeros [64 << 10]byte
+
 // ErrClosed is what units submitted after Close get.
 var ErrClosed = errors.New("journal is closed")
 
@@ -86,7 +89,6 @@ type Log struct {
 	durable uint64
 	seq     uint64 // upper half of the newest epoch
 	sums    []uint32
-	zeros   []byte
 }
 
 type batch struct {

@@ -35,7 +35,6 @@ func Open(opt Options) (*Log, error) {
 	l := &Log{
 		opt: opt, next: new(batch),
 		wake: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{}),
-		zeros: make([]byte, 64<<10),
 	}
 	var err error
 	if l.segs, l.spare, err = list(opt.FS, !opt.ReadOnly); err != nil {
@@ -77,9 +76,21 @@ func (l *Log) Replay(from Position, exact bool, visit func(*Record) error) (Repl
 		if sc.w.failed != nil {
 			l.opt.Log.Warnf("warn: journal: %v", sc.w.failed)
 		}
+		// A process that was killed may have written this and not synced it.
+		// Whoever acts on what is read must not have it taken back.
+		if !l.opt.ReadOnly {
+			if err := s.f.Sync(); err != nil {
+				return Replayed{}, err
+			}
+		}
 		found.Holes = append(found.Holes, sc.holes...)
 		l.lsn = max(l.lsn, sc.last+1)
 		l.durable = max(l.durable, sc.durable)
+	}
+	if !l.opt.ReadOnly {
+		if err := l.opt.FS.SyncDir(Dir); err != nil {
+			return Replayed{}, err
+		}
 	}
 	for i := range found.Holes {
 		found.Holes[i].Damaged = found.Holes[i].LSN < l.durable

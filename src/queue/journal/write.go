@@ -30,7 +30,7 @@ func (l *Log) put(b *Buffer) (int64, error) {
 		}
 	}
 	next := b.seal(l.lsn, l.cur.Epoch, l.durable, l.sums)
-	b.B = append(b.B, l.zeros[:size-int64(len(b.B))]...)
+	b.B = append(b.B, zeros[:size-int64(len(b.B))]...)
 	if err := l.store(b.B); err != nil {
 		l.condemn()
 		return 0, err
@@ -53,8 +53,8 @@ func (l *Log) store(b []byte) error {
 		s.size = end
 		to := min((end+growStep-1)&^(growStep-1), l.opt.SegmentSize)
 		for s.size < to {
-			n := min(to-s.size, int64(len(l.zeros)))
-			if _, err := s.f.WriteAt(l.zeros[:n], s.size); err != nil {
+			n := min(to-s.size, int64(len(zeros)))
+			if _, err := s.f.WriteAt(zeros[:n], s.size); err != nil {
 				return err
 			}
 			s.size += n

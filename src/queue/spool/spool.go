@@ -274,13 +274,17 @@ func (s *Spool) ReadEnvelope(id mail.EnvelopeID) (envelope.Envelope, error) {
 		return envelope.Envelope{}, err
 	}
 	defer f.Close()
-	b := make([]byte, MaxEnvelope+1)
-	n, err := f.ReadAt(b, 0)
-	switch {
-	case err != nil && !errors.Is(err, io.EOF):
+	size, err := f.Size()
+	if err != nil {
 		return envelope.Envelope{}, err
-	case n > MaxEnvelope:
+	}
+	if size > MaxEnvelope {
 		return envelope.Envelope{}, envelope.ErrMalformed
+	}
+	b := make([]byte, size)
+	n, err := f.ReadAt(b, 0)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return envelope.Envelope{}, err
 	}
 	return envelope.ParseText(id, b[:n])
 }
