@@ -74,3 +74,45 @@ func TestInstallUninstall(t *testing.T) {
 	}
 	run("uninstall") // once more does no harm
 }
+
+// TestPortPackingList holds the packing list of the OpenBSD port against what
+// the port's flags of make install put into place.
+func TestPortPackingList(t *testing.T) {
+	t.Parallel()
+	top := filepath.Dir(daemon.Bin(t))
+	if _, err := exec.LookPath("make"); err != nil {
+		t.Skip("make is not installed")
+	}
+	dest := t.TempDir()
+	c := exec.CommandContext(t.Context(), "make", "-o", "build", "install", "DESTDIR="+dest, "PREFIX=", "MANDIR=/man", "SYSCONFDIR=/share/examples/opensmtpd-go")
+	c.Dir = top
+	if out, err := c.CombinedOutput(); err != nil {
+		t.Fatalf("make install: %v: %s", err, out)
+	}
+	want := map[string]bool{"/share/examples/opensmtpd-go/smtpd.rc": true} // by the port itself
+	for _, f := range files(t, dest) {
+		want[f] = true
+	}
+	list, err := os.ReadFile(filepath.Join(top, "ports/mail/opensmtpd-go/pkg/PLIST"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(list)) {
+		words := strings.Fields(line)
+		if len(words) == 0 || strings.HasSuffix(words[len(words)-1], "/") {
+			continue
+		}
+		switch words[0] {
+		case "@mode", "@group":
+			continue
+		}
+		name := "/" + words[len(words)-1]
+		if !want[name] {
+			t.Errorf("%s is not installed", name)
+		}
+		delete(want, name)
+	}
+	for name := range want {
+		t.Errorf("%s is not in the list", name)
+	}
+}
