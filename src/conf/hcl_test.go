@@ -184,3 +184,105 @@ func backAndForth(t *testing.T, cfg *conf.Config, text string) {
 		t.Errorf("through the native form the HCL changes (-before +after)\n%s", d)
 	}
 }
+
+// hclBlocks returns the literal blocks of a section of smtpd.hcl(5).
+func hclBlocks(t *testing.T, section string) []string {
+	t.Helper()
+	_, text, found := strings.Cut(readHCLManual(t), ".Sh "+section)
+	if !found {
+		t.Fatalf("the manual has no %s", section)
+	}
+	text, _, _ = strings.Cut(text, "\n.Sh ")
+	var out []string
+	for _, block := range strings.Split(text, ".Bd -literal")[1:] {
+		_, block, _ = strings.Cut(block, "\n")
+		block, _, _ = strings.Cut(block, "\n.Ed")
+		if !strings.Contains(block, "$ smtpd") {
+			out = append(out, strings.NewReplacer(`\e`, `\`, `\&`, "", `\-`, "-").Replace(block)+"\n")
+		}
+	}
+	return out
+}
+
+func readHCLManual(t *testing.T) string {
+	t.Helper()
+	b, err := os.ReadFile("../../man/smtpd.hcl.5")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// TestHCLManualExamples loads every example of the manual: those of blocks as
+// one configuration, those at the end each by itself.
+func TestHCLManualExamples(t *testing.T) {
+	parts := hclBlocks(t, "DESCRIPTION")
+	examples := hclBlocks(t, "EXAMPLES")
+	if len(parts) < 8 || len(examples) < 3 {
+		t.Fatalf("%d parts, %d examples", len(parts), len(examples))
+	}
+	for _, text := range append(examples, strings.Join(parts, "\n")) {
+		_, diags := load.File(t.Context(), anywhere("example.hcl", text), "example.hcl", nil)
+		if diags.Len() > 0 {
+			var b strings.Builder
+			_ = diags.Write(&b, diag.Note)
+			t.Errorf("%s\n%s", b.String(), text)
+			continue
+		}
+		hclLaws(t, fromHCL(t, text))
+	}
+}
+
+// TestHCLManualWords holds that every word is in the manual.
+func TestHCLManualWords(t *testing.T) {
+	have := make(map[string]bool)
+	for _, w := range strings.FieldsFunc(readHCLManual(t), func(r rune) bool { return strings.ContainsRune(" \t\n,;.()\"{}<>!\\:[]=", r) }) {
+		have[w] = true
+	}
+	for _, w := range hcl.Words() {
+		if !have[w] {
+			t.Errorf("the manual has no word of %q", w)
+		}
+	}
+}
+
+// TestHCLExamples holds that the shipped examples say in HCL what their
+// counterparts say.
+func TestHCLExamples(t *testing.T) {
+	names, err := filepath.Glob(conffiles + "/examples/*.hcl")
+	if err != nil || len(names) < 8 {
+		t.Fatalf("found %d examples: %v", len(names), err)
+	}
+	native := func(name string) string {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		l, diags := load.File(t.Context(), anywhere(name, string(b)), name, nil)
+		if diags.Len() > 0 {
+			t.Fatal(diags.All())
+		}
+		text, err := printer.Print(l.Config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return text
+	}
+	for _, name := range names {
+		want, got := native(strings.TrimSuffix(name, ".hcl")+".conf"), native(name)
+		if d := cmp.Diff(uncommented(want), uncommented(got)); d != "" {
+			t.Errorf("%s (-conf +hcl)\n%s", name, d)
+		}
+	}
+}
+
+// uncommented returns the lines that are neither empty nor comments.
+func uncommented(text string) string {
+	var out []string
+	for line := range strings.Lines(text) {
+		if line != "\n" && line[0] != '#' {
+			out = append(out, line)
+		}
+	}
+	return strings.Join(out, "")
+}

@@ -40,15 +40,6 @@ func (p *parser) functionTable() map[string]function.Function {
 	}
 }
 
-// Functions returns the names of the functions, those of conditions included.
-func Functions() []string {
-	var out []string
-	for name := range new(parser).functionTable() {
-		out = append(out, name)
-	}
-	return append(out, conditionFunctions...)
-}
-
 // bytes makes a string of hexadecimal digits: strings of HCL are UTF-8 in
 // composed form, those of smtpd are any bytes.
 func (p *parser) bytes() function.Function {

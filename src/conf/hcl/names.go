@@ -64,12 +64,13 @@ var kinds = map[string]string{
 	"proc": "proc", "wrapper": "wrapper",
 }
 
-// name returns the name that the label of a block declares.
+// declaredName returns the name that the label of a block declares: in composed
+// form, as the library makes all strings.
 func declaredName(kind, label string) string {
 	if kind == "pki" || kind == "ca" {
-		return strings.ToLower(label) // as host names are
+		label = strings.ToLower(label) // as host names are
 	}
-	return label
+	return cty.NormalizeString(label)
 }
 
 // declare notes all names, and evaluates the locals.
