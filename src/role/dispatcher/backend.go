@@ -3,7 +3,9 @@ package dispatcher
 import (
 	"context"
 	"net/netip"
+	"sync"
 	"sync/atomic"
+	"time"
 
 	"opensmtpd/src/clock"
 	"opensmtpd/src/mail"
@@ -26,6 +28,51 @@ type backend struct {
 	names      *names
 	over       func(*server.Session)
 	closed     atomic.Pointer[mailerr.Error] // why queue takes no mail; nil: it does
+	tainted    tainted
+}
+
+// tainted are messages about which lookup did not answer in time: envelopes of
+// theirs may still reach queue, so their identifiers rest before they return to
+// the pool.
+type tainted struct {
+	mu   sync.Mutex
+	ids  map[mail.MessageID]time.Duration // since when, monotonic
+	some atomic.Bool
+}
+
+// taintedTime is longer than any call of lookup's on the way to queue takes.
+const taintedTime = 2 * time.Minute
+
+func (x *tainted) add(id mail.MessageID, now time.Duration) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.ids == nil {
+		x.ids = make(map[mail.MessageID]time.Duration)
+	}
+	x.ids[id] = now
+	x.some.Store(true)
+}
+
+// rested returns which identifiers may be given back, of id and those that were
+// tainted before.
+func (x *tainted) rested(id mail.MessageID, now time.Duration) []mail.MessageID {
+	if !x.some.Load() {
+		return []mail.MessageID{id}
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	var back []mail.MessageID
+	if _, is := x.ids[id]; !is {
+		back = append(back, id)
+	}
+	for old, since := range x.ids {
+		if now-since >= taintedTime {
+			back = append(back, old)
+			delete(x.ids, old)
+		}
+	}
+	x.some.Store(len(x.ids) > 0)
+	return back
 }
 
 func newBackend(env proc.Env, over func(*server.Session)) *backend {
@@ -66,7 +113,12 @@ func (b *backend) Rcpt(ctx context.Context, s *server.Session, t *server.Transac
 	}
 	var got msg.Expanded
 	if err := b.lka.Call(ctx, &m, &got); err != nil {
-		return 0, mailerr.From(err)
+		// Nobody knows what queue has got or will get: the transaction is void,
+		// and with it the session, which cannot be told so otherwise.
+		b.tainted.add(t.ID, b.clock.Mono())
+		return 0, &mailerr.Error{
+			Class: mailerr.Drop, Code: 421, Enhanced: mailerr.Enhanced{4, 3, 0}, Text: "Temporary failure", Cause: err,
+		}
 	}
 	return got.Added, got.Err
 }
@@ -88,10 +140,12 @@ func (b *backend) Commit(ctx context.Context, t *server.Transaction, body []byte
 
 // Discard implements server.Backend.
 func (b *backend) Discard(id mail.MessageID) {
-	// Not under the context of the session, which may be what has ended. It
-	// waits only while queue takes nothing, and fails when queue is gone.
-	if err := b.queue.Send(context.Background(), &msg.Discard{Message: id}); err != nil {
-		b.log.Debugf("debug: smtp: discard %v: %v", id, err)
+	for _, id := range b.tainted.rested(id, b.clock.Mono()) {
+		// Not under the context of the session, which may be what has ended.
+		// It waits only while queue takes nothing, and fails when queue is gone.
+		if err := b.queue.Send(context.Background(), &msg.Discard{Message: id}); err != nil {
+			b.log.Debugf("debug: smtp: discard %v: %v", id, err)
+		}
 	}
 }
 
