@@ -260,7 +260,7 @@ func Queue(l *load.Loaded) *QueueConf {
 			MaxMsgBatchSize: limit(s.SchedulerLimits, "max-msg-batch-size"),
 			MaxSchedule:     limit(s.SchedulerLimits, "max-schedule"),
 		},
-		MTA: mtaLimits(s.MTALimits),
+		MTA: mtaLimits(s.MTALimits), MTAMaxDeferred: int(s.MTAMaxDeferred.Value),
 	}
 	for _, a := range l.Actions {
 		q := QueueAction{

@@ -21,6 +21,9 @@ type QueueConf struct {
 	MDA       MDALimits
 	Scheduler SchedulerLimits
 	MTA       []MTALimits // holds per destination; the first has Domain ""
+	// MTAMaxDeferred is how many envelopes of a destination out of reach are
+	// tried at once when it is back.
+	MTAMaxDeferred int
 
 	Actions []QueueAction
 }

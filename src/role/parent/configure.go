@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -110,6 +111,9 @@ func (p *Parent) openAll(ctx context.Context, gen mail.Gen, l *load.Loaded, diag
 	for _, t := range l.Tables {
 		p.openTable(pl, t, diags)
 	}
+	for _, c := range l.CAs {
+		p.openCA(pl, c, diags)
+	}
 	return pl
 }
 
@@ -164,6 +168,19 @@ func (p *Parent) openTable(pl *plan, t *conf.Table, diags *diag.List) {
 		return
 	}
 	pl.files[proc.Lookup] = append(pl.files[proc.Lookup], proc.File{Identity: id, File: f})
+}
+
+// openCA opens the certificates of authorities that a relay action trusts.
+func (p *Parent) openCA(pl *plan, c *conf.CA, diags *diag.List) {
+	if !slices.ContainsFunc(pl.loaded.Actions, func(a *conf.Action) bool { return a.CA == c.Name }) {
+		return
+	}
+	f, err := safefile.Open(c.Cert)
+	if err != nil {
+		diags.Errorf(c.Place("cert"), "ca %s: %s: %s", c.Name, c.Cert, reason(err))
+		return
+	}
+	pl.files[proc.Dispatcher] = append(pl.files[proc.Dispatcher], proc.File{Identity: "ca:" + c.Cert, File: f})
 }
 
 // reason returns what the system says, without what was tried.

@@ -25,11 +25,8 @@ const (
 	maxAhead = 1 << 20
 	// maxInline is the largest body that goes with its task, in bytes.
 	maxInline = 64 << 10
-	// maxRemembered is how many envelopes of a destination out of reach are
-	// tried as soon as it is back; the others wait for their moment. It is
-	// OpenSMTPD's `mta max-deferred`.
-	maxRemembered = 100
-	// maxDown bounds the destinations for which that is remembered.
+	// maxDown bounds the destinations for which envelopes are remembered, to be
+	// tried as soon as they are back.
 	maxDown = 10_000
 )
 
@@ -301,8 +298,10 @@ func (l *leases) result(_ context.Context, q proc.Request) {
 	}
 }
 
-// remember notes an envelope that is to be tried when its destination is back.
+// remember notes an envelope that is to be tried when its destination is back:
+// as many as `mta max-deferred` says; the others wait for their moment.
 func (l *leases) remember(dest string, id mail.EnvelopeID) {
+	most := l.role.conf.Load().conf.MTAMaxDeferred
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	f := l.down[dest]
@@ -313,7 +312,7 @@ func (l *leases) remember(dest string, id mail.EnvelopeID) {
 		f = new(fallen)
 		l.down[dest] = f
 	}
-	if len(f.ids) < maxRemembered {
+	if len(f.ids) < most {
 		f.ids = append(f.ids, id)
 	}
 }

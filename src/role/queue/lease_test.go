@@ -25,6 +25,7 @@ func to(address string) func(*envelope.Envelope) {
 
 func leasing(t *testing.T, change func(*project.QueueConf)) *daemon {
 	return run(t, options{leases: true, conf: func(c *project.QueueConf) {
+		c.MTAMaxDeferred = 100
 		c.Actions = append(c.Actions, project.QueueAction{Name: "out", Method: conf.Relay, TTL: 4 * 24 * time.Hour})
 		if change != nil {
 			change(c)
