@@ -4,7 +4,7 @@
 set -e
 
 case "$1" in
-upgrade|1) exit 0 ;; # dpkg, rpm
+upgrade|failed-upgrade|1) exit 0 ;; # dpkg, rpm
 esac
 if [ -d /run/systemd/system ]; then
 	systemctl disable --now opensmtpd.service || :
