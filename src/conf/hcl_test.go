@@ -1,6 +1,7 @@
 package conf_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -285,4 +286,54 @@ func uncommented(text string) string {
 		}
 	}
 	return strings.Join(out, "")
+}
+
+// TestHCLBounds holds that small files cannot make large values, or use up the
+// stack.
+func TestHCLBounds(t *testing.T) {
+	var doubling strings.Builder
+	doubling.WriteString("locals {\n  a0 = \"xxxxxxxxxxxxxxxx\"\n")
+	for i := range 60 {
+		fmt.Fprintf(&doubling, "  a%d = \"${local.a%d}${local.a%d}\"\n", i+1, i, i)
+	}
+	doubling.WriteString("}\n")
+	many := strings.Repeat
+	for what, c := range map[string]struct{ text, want string }{
+		"doubling":  {doubling.String(), "larger than"},
+		"brackets":  {"admd = " + many("[", 100000), "levels inside"},
+		"templates": {"admd = " + many("\"${", 100000), "levels inside"},
+		"blocks":    {many("a {\n", 100000), "levels inside"},
+		"minus":     {"admd = " + many("-", 100000) + "1", "levels inside"},
+		"asks":      {"admd = " + many("true ? 1 : ", 100000) + "1", "levels inside"},
+		"calls":     {"admd = " + many("upper(", 100000), "levels inside"},
+		"format":    {`admd = format("%1000000000s", "x")`, "wider than"},
+	} {
+		_, diags := parseHCL(c.text)
+		all := diags.Of(diag.Error)
+		if len(all) == 0 || !strings.Contains(all[0].Message, c.want) {
+			t.Errorf("%s: got %v, want %q", what, all, c.want)
+		}
+	}
+	deep := func(name string) ([]byte, error) { return []byte("include \"" + name + "x\" {}\n"), nil }
+	if _, diags := hcl.Parse(deep, "f", nil); !diags.HasErrors() || !strings.Contains(diags.All()[0].Message, "files deep") {
+		t.Errorf("endless includes: %v", diags.All())
+	}
+}
+
+// BenchmarkHCLRules loads and prints 10,000 rules with inline tables.
+func BenchmarkHCLRules(b *testing.B) {
+	var text strings.Builder
+	text.WriteString("action \"a\" {\n  mbox {}\n}\n")
+	for i := range 10000 {
+		fmt.Fprintf(&text, "match {\n  from   = src(\"10.0.%d.%d\")\n  for    = domain([\"d%d.example.org\"])\n  action = action.a\n}\n", i/256, i%256, i)
+	}
+	for b.Loop() {
+		cfg, diags := parseHCL(text.String())
+		if diags.HasErrors() {
+			b.Fatal(diags.All()[0])
+		}
+		if _, err := hcl.Print(cfg); err != nil {
+			b.Fatal(err)
+		}
+	}
 }
