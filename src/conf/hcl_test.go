@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"opensmtpd/src/conf"
 	"opensmtpd/src/conf/diag"
@@ -335,5 +336,50 @@ func BenchmarkHCLRules(b *testing.B) {
 		if _, err := hcl.Print(cfg); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// TestHCLDefines holds that -D takes the place of locals, in their type.
+func TestHCLDefines(t *testing.T) {
+	const text = `locals {
+  name = "a"
+  port = 25
+  on   = false
+  both = "${local.name}:${local.port}"
+  list = ["x"]
+}
+listen "em0" {
+  port     = local.port
+  mask-src = local.on
+  tag      = local.both
+  hostname = local.extra
+}
+match {
+  for    = domain(local.list)
+  reject = true
+}
+`
+	parse := func(defines map[string]string) (*conf.Config, *diag.List) {
+		return hcl.Parse(func(string) ([]byte, error) { return []byte(text), nil }, "f", defines)
+	}
+	cfg, diags := parse(map[string]string{"name": "b", "port": "26", "on": "true", "extra": "h.example.org"})
+	if diags.HasErrors() {
+		t.Fatal(diags.All())
+	}
+	want := conf.Listen{On: "em0", Port: "26", MaskSrc: true, Tag: "b:26", Hostname: "h.example.org"}
+	if d := cmp.Diff(&want, cfg.Listens[0], cmpopts.IgnoreFields(conf.Node{}, "Pos", "At")); d != "" {
+		t.Error(d)
+	}
+	if m := cfg.Macros[0]; m.Name != "name" || m.Value != "a" {
+		t.Errorf("the printers are given %q = %q", m.Name, m.Value)
+	}
+	for define, value := range map[string]string{"port": "x", "on": "yes", "list": "y"} {
+		_, diags := parse(map[string]string{"extra": "h", define: value})
+		if all := diags.Of(diag.Error); len(all) != 1 || !strings.Contains(all[0].Message, "-D "+define) {
+			t.Errorf("-D %s=%s: %v", define, value, all)
+		}
+	}
+	if _, diags := parse(nil); !strings.Contains(diags.Of(diag.Error)[0].Message, "no local with that name: extra") {
+		t.Error(diags.All())
 	}
 }

@@ -117,6 +117,7 @@ func (p *parser) local(s *source, a *hclsyntax.Attribute) {
 			return
 		}
 		old.attr, old.src, old.used = a, s, true
+		old.state = waiting // for the kind of value that the file has
 		return
 	}
 	p.locals[a.Name] = &local{attr: a, src: s}
@@ -169,6 +170,9 @@ func (p *parser) localValue(name string) (cty.Value, bool) {
 	}
 	l.state = running
 	v, ok := p.eval(l.attr.Expr)
+	if ok && l.fixed {
+		v, ok = p.defined(name, l, v)
+	}
 	if ok && size(v) > maxLocal {
 		p.fail(l.attr.Expr.Range(), "", "the value is larger than %d bytes", maxLocal)
 		ok = false
@@ -179,6 +183,23 @@ func (p *parser) localValue(name string) (cty.Value, bool) {
 	}
 	l.value, l.state = v, done
 	return v, true
+}
+
+// defined returns what -D says for a local, as a value like that of the file.
+func (p *parser) defined(name string, l *local, v cty.Value) (cty.Value, bool) {
+	given := l.value.AsString()
+	switch t := v.Type(); {
+	case t == cty.String || v.IsNull():
+		return l.value, true
+	case t == cty.Number:
+		if n, err := cty.ParseNumberVal(given); err == nil {
+			return n, true
+		}
+	case t == cty.Bool && (given == "true" || given == "false"):
+		return cty.BoolVal(given == "true"), true
+	}
+	p.fail(l.attr.Expr.Range(), "", "-D %s=%s is not like the value of the file, which is %s", name, given, p.describe(v))
+	return cty.NilVal, false
 }
 
 // size returns about how many bytes a value takes.
