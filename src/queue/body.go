@@ -3,6 +3,7 @@ package queue
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 
@@ -102,7 +103,7 @@ func (b *Body) Abort() {
 func (b *Body) remove() {
 	// What stays is removed at the next start.
 	if err := b.s.fs.Remove(spool.Incoming(b.id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		b.s.opt.Log.Warnf("warn: queue: %v", err)
+		b.s.opt.Log.StoreTrouble(err)
 	}
 }
 
@@ -178,7 +179,7 @@ func (s *Store) OpenBody(id mail.MessageID) (*Reader, error) {
 		}
 	}
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, journal.ErrDamaged) || errors.Is(err, errPayload) {
-		s.opt.Log.Warnf("warn: queue: message %v cannot be read: %v", id, err)
+		s.opt.Log.MessageDamaged(id, err.Error(), "")
 		return nil, ErrDamaged
 	}
 	return nil, err
@@ -203,8 +204,7 @@ func (s *Store) openFile(id mail.MessageID, spooled bool, size int64) (*Reader, 
 	}
 	n, err := f.Size()
 	if err == nil && n != size {
-		s.opt.Log.Warnf("warn: queue: message %v has %d bytes, not %d", id, n, size)
-		err = errPayload
+		err = fmt.Errorf("%w: body of %d bytes, not %d", errPayload, n, size)
 	}
 	if err != nil {
 		f.Close()

@@ -309,7 +309,7 @@ func (s *Store) readCheckpoint(segs map[uint64]*journal.Segment) (journal.Positi
 		case kind == frameMessage:
 			m, lost := d.message()
 			if lost {
-				s.opt.Log.Warnf("warn: queue: message %v: its journal segment is gone", m.id)
+				s.opt.Log.MessageDamaged(m.id, "its journal segment is gone", "")
 			}
 			if len(m.envs) > 0 && !d.bad {
 				s.messages[m.id] = m

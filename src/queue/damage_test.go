@@ -147,6 +147,9 @@ func TestDamagedByte(t *testing.T) {
 			if lost > 0 && log == "" && !strings.HasPrefix(name, "queue/") {
 				t.Fatalf("%s byte %d: %d messages lost in silence", name, at, lost)
 			}
+			if lost > 0 && strings.HasPrefix(name, "journal/seg.") && !strings.Contains(log, "damaged") {
+				t.Fatalf("%s byte %d: taken for a torn end:\n%s", name, at, log)
+			}
 			again, _ := w.survivors(t, fs.Reboot(disk.Lose))
 			for id := range w.mail {
 				if whole[id] != again[id] {

@@ -42,7 +42,7 @@ func (s *Store) Envelope(id mail.EnvelopeID) (envelope.Envelope, error) {
 		}
 	}
 	if damaged(err) {
-		s.opt.Log.Warnf("warn: queue: envelope %v cannot be read: %v", id, err)
+		s.opt.Log.EnvelopeDamaged(id, err, "")
 		return envelope.Envelope{}, ErrDamaged
 	}
 	return envelope.Envelope{}, err

@@ -141,14 +141,14 @@ func (s *Store) load() (journal.Position, error) {
 	}
 	s.index = newIndex()
 	if s.readOnly {
-		s.opt.Log.Warnf("warn: queue: %v; reading the whole journal", err)
+		s.opt.Log.CheckpointDamaged(err, "")
 		return journal.Position{}, nil
 	}
 	to, aerr := s.spool.SetAside(checkpointName)
 	if aerr != nil {
 		return journal.Position{}, errors.Join(err, aerr)
 	}
-	s.opt.Log.Warnf("warn: queue: %v, kept as %s; reading the whole journal", err, to)
+	s.opt.Log.CheckpointDamaged(err, to)
 	return journal.Position{}, nil
 }
 
@@ -167,7 +167,7 @@ func (r *replay) visit(rec *journal.Record) {
 		r.finish()
 	}
 	if err := r.apply(rec); err != nil {
-		r.s.opt.Log.Warnf("warn: queue: journal record %d: %v", rec.LSN, err)
+		r.s.opt.Log.JournalRecord(rec.LSN, err)
 	}
 }
 
@@ -303,7 +303,7 @@ func (r *replay) judge(durable uint64) []mail.MessageID {
 			}
 			continue
 		}
-		s.opt.Log.Warnf("warn: queue: message %v: envelopes are damaged, %d left", id, len(m.envs))
+		s.opt.Log.MessageDamaged(id, fmt.Sprintf("envelopes are missing, %d left", len(m.envs)), "")
 		for _, done := range m.done {
 			s.completed(done, m.at.seg.Epoch)
 		}
@@ -328,7 +328,7 @@ func (s *Store) tidy(void []mail.MessageID, durable uint64) ([]mail.MessageID, e
 			continue
 		}
 		if err := s.spool.RemoveTree(spool.IncomingDir + "/" + name); err != nil {
-			s.opt.Log.Warnf("warn: queue: %v", err)
+			s.opt.Log.StoreTrouble(err)
 		}
 	}
 	for id, m := range s.messages {
@@ -344,7 +344,7 @@ func (s *Store) tidy(void []mail.MessageID, durable uint64) ([]mail.MessageID, e
 			void = append(void, id)
 			delete(s.messages, id)
 		default:
-			s.opt.Log.Warnf("warn: queue: message %v: its body is gone", id)
+			s.opt.Log.MessageDamaged(id, "its body is gone", "")
 		}
 	}
 	return void, nil
@@ -366,9 +366,9 @@ func (s *Store) setAside(holes []journal.Hole, known []gap) (torn []gap) {
 			continue
 		}
 		name := fmt.Sprintf("journal.%016x.%08x", h.Seg.Epoch, h.Off)
-		s.opt.Log.Warnf("warn: queue: %d bytes of the journal are damaged, kept as %s/%s", h.Len, spool.CorruptDir, name)
+		s.opt.Log.JournalDamaged(h.Len, spool.CorruptDir+"/"+name)
 		if err := s.spool.Keep(name, h.ReadHole(maxHole)); err != nil {
-			s.opt.Log.Warnf("warn: queue: %v", err)
+			s.opt.Log.StoreTrouble(err)
 		}
 	}
 	return torn

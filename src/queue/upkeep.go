@@ -27,14 +27,11 @@ func (s *Store) hasRotated() {
 	s.nudge()
 }
 
-// failed passes on that the journal stopped or goes on.
+// failed passes on that the journal stopped or goes on; whoever listens logs it.
 func (s *Store) failed(err error) {
 	var answer *mailerr.Error
 	if err != nil {
 		answer = failure(err)
-		s.opt.Log.Warnf("warn: queue: taking no mail: %v", err)
-	} else {
-		s.opt.Log.Infof("info: queue: taking mail again")
 	}
 	if s.opt.Intake != nil {
 		s.opt.Intake(answer)
@@ -66,7 +63,7 @@ func (s *Store) run() {
 		stop()
 		pause = checkpointEvery
 		if err := s.maintain(ctx); err != nil && ctx.Err() == nil {
-			s.opt.Log.Warnf("warn: queue: %v", err)
+			s.opt.Log.StoreTrouble(err)
 			pause = retryUpkeep
 		}
 		if s.opt.upkept != nil {
@@ -269,7 +266,7 @@ func (s *Store) toFiles(id mail.MessageID, in func(ref) bool) error {
 		case err == nil:
 			envs = append(envs, e)
 		case damaged(err):
-			s.opt.Log.Warnf("warn: queue: envelope %v is damaged and given up: %v", evp, err)
+			s.opt.Log.EnvelopeDamaged(evp, err, "")
 			delete(places, evp)
 			s.Done(evp)
 		default:
@@ -317,12 +314,15 @@ func (s *Store) writeFiles(id mail.MessageID, spooled, file bool, envs []envelop
 
 // giveUp sets an envelope aside whose message cannot be read.
 func (s *Store) giveUp(e *envelope.Envelope) {
-	s.opt.Log.Warnf("warn: queue: envelope %v is given up, its message is damaged", e.ID)
+	kept := ""
 	if b, err := e.AppendText(nil); err == nil {
 		if err := s.spool.Keep(e.ID.String(), b); err != nil {
-			s.opt.Log.Warnf("warn: queue: %v", err)
+			s.opt.Log.StoreTrouble(err)
+		} else {
+			kept = spool.CorruptDir + "/" + e.ID.String()
 		}
 	}
+	s.opt.Log.EnvelopeDamaged(e.ID, errors.New("its message cannot be read"), kept)
 	s.Done(e.ID)
 }
 

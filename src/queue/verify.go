@@ -73,7 +73,7 @@ func (v *verifier) message(id mail.MessageID) error {
 		return ignoreAbsent(err)
 	} else if !info.Mode.IsDir() {
 		to, err := s.spool.SetAside(spool.MessageDir(id))
-		s.opt.Log.Warnf("warn: queue: %s is not a directory, kept as %s", spool.MessageDir(id), to)
+		s.opt.Log.SpoolMisfit(spool.MessageDir(id), to)
 		return err
 	}
 	s.mu.Lock()
@@ -189,11 +189,11 @@ func (v *verifier) loseEnvelope(id mail.EnvelopeID, why error) {
 	to, err := s.spool.SetAside(spool.EnvelopeName(id))
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		to = "nowhere: the file is gone"
+		why = errors.New("the file is gone")
 	case err != nil:
-		s.opt.Log.Warnf("warn: queue: %v", err)
+		s.opt.Log.StoreTrouble(err)
 	}
-	s.opt.Log.Warnf("warn: queue: envelope %v is damaged (%v), kept as %s", id, why, to)
+	s.opt.Log.EnvelopeDamaged(id, why, to)
 	s.Done(id)
 	v.tellLost = append(v.tellLost, id)
 }
@@ -201,14 +201,15 @@ func (v *verifier) loseEnvelope(id mail.EnvelopeID, why error) {
 // giveUp sets a message aside whose body is gone.
 func (v *verifier) giveUp(m *message) {
 	s := v.s
+	why := "its body is not what it was"
 	to, err := s.spool.SetAside(spool.MessageDir(m.id))
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		to = "nowhere: the files are gone"
+		why = "its files are gone"
 	case err != nil:
-		s.opt.Log.Warnf("warn: queue: %v", err)
+		s.opt.Log.StoreTrouble(err)
 	}
-	s.opt.Log.Warnf("warn: queue: message %v is damaged, kept as %s", m.id, to)
+	s.opt.Log.MessageDamaged(m.id, why, to)
 	s.mu.Lock()
 	var ids []mail.EnvelopeID
 	for i := range m.envs {
@@ -315,7 +316,7 @@ func (v *verifier) takeOver(m *message, id mail.EnvelopeID) error {
 	if aerr != nil {
 		return aerr
 	}
-	s.opt.Log.Warnf("warn: queue: envelope %v cannot be read (%v), kept as %s", id, err, to)
+	s.opt.Log.EnvelopeDamaged(id, err, to)
 	return nil
 }
 
@@ -331,6 +332,6 @@ func (v *verifier) abandon(id mail.MessageID, done bool) error {
 	if err != nil {
 		return err
 	}
-	s.opt.Log.Warnf("warn: queue: message %v has no body or no envelope, kept as %s", id, to)
+	s.opt.Log.MessageDamaged(id, "no body or no envelope", to)
 	return nil
 }

@@ -110,7 +110,7 @@ func (s *Store) readForeign(id mail.MessageID) (*message, error) {
 		case err == nil:
 			m.envs = append(m.envs, entry{Summary: Summarize(&e)})
 		case damaged(err):
-			s.opt.Log.Warnf("warn: queue: envelope %v cannot be read: %v", evp, err)
+			s.opt.Log.EnvelopeDamaged(evp, err, "")
 		default:
 			return m, err
 		}

@@ -2,7 +2,6 @@ package disk
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"slices"
@@ -104,51 +103,6 @@ func (c *change) touches(o *change) bool {
 	return slices.ContainsFunc(c.edges, func(e edge) bool {
 		return slices.ContainsFunc(o.edges, func(f edge) bool { return e.dir == f.dir && e.name == f.name })
 	})
-}
-
-// Fault makes operations fail until lifted.
-type Fault struct {
-	sim  *Sim
-	err  syscall.Errno
-	from int
-	left int // how often; -1: always
-}
-
-// Fail makes operations fail with err, from the n-th that err can happen to
-// (1 is the next), count times, or until Lift when count is -1. ENOSPC meets
-// what allocates, EROFS what changes, EMFILE what opens, EIO everything.
-func (s *Sim) Fail(err syscall.Errno, n, count int) *Fault {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	f := &Fault{s, err, n, count}
-	s.faults = append(s.faults, f)
-	return f
-}
-
-// Lift ends the fault.
-func (f *Fault) Lift() {
-	f.sim.mu.Lock()
-	defer f.sim.mu.Unlock()
-	f.left = 0
-}
-
-// Hit tells whether the fault has struck.
-func (f *Fault) Hit() bool {
-	f.sim.mu.Lock()
-	defer f.sim.mu.Unlock()
-	return f.from <= 0
-}
-
-func (f *Fault) meets(op string) bool {
-	switch f.err {
-	case syscall.ENOSPC, syscall.EDQUOT:
-		return op == "create" || op == "mkdir" || op == "write" || op == "rename"
-	case syscall.EROFS:
-		return op == "create" || op == "mkdir" || op == "write" || op == "rename" || op == "remove" || op == "truncate"
-	case syscall.EMFILE:
-		return op == "create" || op == "open" || op == "readdir" || op == "syncdir"
-	}
-	return op != "close"
 }
 
 // SetSpace says what Space answers.
@@ -469,83 +423,3 @@ func (s *Sim) Space() (Space, error) {
 	}
 	return s.space, nil
 }
-
-type simFile struct {
-	s     *Sim
-	n     *inode
-	name  string
-	write bool
-}
-
-func (f *simFile) ReadAt(p []byte, off int64) (int, error) {
-	f.s.mu.Lock()
-	defer f.s.mu.Unlock()
-	if err := f.s.begin("read", f.name, false); err != nil {
-		return 0, err
-	}
-	if off >= int64(len(f.n.data)) {
-		return 0, io.EOF
-	}
-	n := copy(p, f.n.data[off:])
-	if n < len(p) {
-		return n, io.EOF
-	}
-	return n, nil
-}
-
-func (f *simFile) WriteAt(p []byte, off int64) (int, error) {
-	f.s.mu.Lock()
-	defer f.s.mu.Unlock()
-	if !f.write {
-		return 0, pathErr("write", f.name, syscall.EBADF)
-	}
-	err := f.s.begin("write", fmt.Sprintf("%s %d+%d", f.name, off, len(p)), true)
-	if err != nil && errors.Is(err, syscall.ENOSPC) {
-		p = p[:len(p)/2] // what fits is written
-	} else if err != nil {
-		return 0, err
-	}
-	if len(p) > 0 {
-		w := write{off, slices.Clone(p)}
-		f.n.data = w.apply(f.n.data)
-		f.n.writes = append(f.n.writes, w)
-	}
-	return len(p), err
-}
-
-func (f *simFile) Truncate(size int64) error {
-	f.s.mu.Lock()
-	defer f.s.mu.Unlock()
-	if err := f.s.begin("truncate", f.name, true); err != nil {
-		return err
-	}
-	w := write{off: size}
-	f.n.data = w.apply(f.n.data)
-	f.n.writes = append(f.n.writes, w)
-	return nil
-}
-
-func (f *simFile) Sync() error {
-	f.s.mu.Lock()
-	defer f.s.mu.Unlock()
-	if err := f.s.begin("sync", f.name, true); err != nil {
-		f.n.failed = f.n.failed || !f.s.crashed
-		return err
-	}
-	if f.n.failed {
-		return nil
-	}
-	for _, w := range f.n.writes {
-		f.n.durable = w.apply(f.n.durable)
-	}
-	f.n.writes = nil
-	return nil
-}
-
-func (f *simFile) Size() (int64, error) {
-	f.s.mu.Lock()
-	defer f.s.mu.Unlock()
-	return int64(len(f.n.data)), nil
-}
-
-func (f *simFile) Close() error { return nil }

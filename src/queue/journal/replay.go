@@ -74,7 +74,7 @@ func (l *Log) Replay(from Position, exact bool, visit func(*Record) error) (Repl
 			return Replayed{}, err
 		}
 		if sc.w.failed != nil {
-			l.opt.Log.Warnf("warn: journal: %v", sc.w.failed)
+			l.opt.Log.StoreTrouble(sc.w.failed)
 		}
 		// A process that was killed may have written this and not synced it.
 		// Whoever acts on what is read must not have it taken back.

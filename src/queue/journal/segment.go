@@ -180,7 +180,7 @@ func (l *Log) drop(s *Segment) {
 	// If the file stays, its records are void: the next segment begins at
 	// the same LSN.
 	if err := l.opt.FS.Remove(s.Name()); err != nil {
-		l.opt.Log.Warnf("warn: journal: %v", err)
+		l.opt.Log.StoreTrouble(err)
 	}
 }
 

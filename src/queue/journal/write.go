@@ -14,7 +14,7 @@ func (l *Log) write(b *Buffer) (base int64, err error) {
 		if base, err = l.put(b); err == nil {
 			return base, nil
 		}
-		l.opt.Log.Warnf("warn: journal: %v", err)
+		l.opt.Log.StoreTrouble(err)
 		if try > 0 {
 			return 0, err
 		}
