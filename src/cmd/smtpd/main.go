@@ -16,6 +16,7 @@ import (
 	"opensmtpd/src/conf/hcl"
 	"opensmtpd/src/conf/load"
 	"opensmtpd/src/conf/printer"
+	"opensmtpd/src/lookup/mapdb"
 	"opensmtpd/src/privsep/proc"
 	"opensmtpd/src/version"
 )
@@ -68,7 +69,9 @@ func run(ctx context.Context, args []string, _ io.Reader, stdout, stderr io.Writ
 // check is -n: it says what is wrong with a configuration, or, with -C, writes
 // it in another form.
 func check(ctx context.Context, o options, stdout, stderr io.Writer) int {
-	loaded, diags := load.File(ctx, load.System(), o.conf, o.macros)
+	m := load.System()
+	m.CheckMap = mapdb.Check
+	loaded, diags := load.File(ctx, m, o.conf, o.macros)
 	least := diag.Warning
 	if o.verbose {
 		least = diag.Note

@@ -145,7 +145,8 @@ func TestResolve(t *testing.T) {
 			}
 		}, want: "tcp:127.0.0.1:25 tcp:[::1]:25"},
 		"known services":   {text: "listen on lo port submission\nlisten on lo port smtps\n", want: "tcp:127.0.0.1:587 tcp:127.0.0.1:465"},
-		"the same twice":   {text: "listen on lo\nlisten on 127.0.0.1\n", fails: "127.0.0.1:25 is listened on twice"},
+		"the same twice":   {text: "listen on 127.0.0.1\nlisten on 127.0.0.1\n", fails: "127.0.0.1:25 is listened on twice"},
+		"the exact one":    {text: "listen on lo\nlisten on 127.0.0.1\n", want: "tcp:127.0.0.1:25"},
 		"a mapped address": {text: "listen on \"::ffff:192.0.2.1\"\n", want: "tcp:192.0.2.1:25"},
 		"wildcards":        {text: "listen on 0.0.0.0\nlisten on \"::\"\n", want: "tcp:0.0.0.0:25 tcp:[::]:25"},
 		"brackets":         {text: "listen on \"[::1]\" port 26\n", want: "tcp:[::1]:26"},

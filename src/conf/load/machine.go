@@ -40,6 +40,8 @@ type Machine struct {
 	// DriverGroups tells that interfaces are in the group of their driver, as
 	// on BSD.
 	DriverGroups bool
+	// CheckMap tells what is wrong with the file of a db table; nil: not asked.
+	CheckMap func(name string) error
 	// UserExists tells whether the system knows the user; nil: not asked.
 	UserExists func(name string) (bool, error)
 

@@ -153,7 +153,12 @@ func dbTable(m Machine, t *conf.Table, pos conf.Pos, diags *diag.List) {
 		source := strings.TrimSuffix(t.Config, ".db")
 		diags.Add(diag.Diag{Severity: diag.Error, Pos: pos,
 			Message: "table " + t.Name + ": " + t.Config + ": " + reason(err), Hint: "makemap " + source + " makes it"})
-	} else if err != nil && m.UID == 0 {
+		return
+	}
+	if err == nil && m.CheckMap != nil {
+		err = m.CheckMap(t.Config)
+	}
+	if err != nil && (m.UID == 0 || !errors.Is(err, fs.ErrPermission)) {
 		diags.Errorf(pos, "table %s: %s: %s", t.Name, t.Config, reason(err))
 	}
 }

@@ -39,6 +39,20 @@ func Open(path string) (*Reader, error) {
 	return OpenFile(f)
 }
 
+// Check tells what is wrong with the map at path. The error does not name it.
+func Check(path string) error {
+	r, err := Open(path)
+	if err == nil {
+		return r.Close()
+	}
+	for _, known := range []error{ErrBerkeley, ErrNotMap, ErrDamaged} {
+		if errors.Is(err, known) {
+			return known
+		}
+	}
+	return err
+}
+
 // OpenFile opens the map in f, which must be open for reading and belongs to the
 // Reader from now on, also when there is an error. In a process without files
 // this is how a map gets in. The file is read once, then mapped.

@@ -15,6 +15,7 @@ import (
 	"opensmtpd/src/conf/diag"
 	"opensmtpd/src/conf/load"
 	"opensmtpd/src/conf/project"
+	"opensmtpd/src/lookup/mapdb"
 	"opensmtpd/src/mail"
 	"opensmtpd/src/privsep/proc"
 	"opensmtpd/src/safefile"
@@ -54,7 +55,7 @@ func (p *Parent) config(gen mail.Gen) *conf.Config {
 
 // load reads the configuration and shows what is wrong with it.
 func (p *Parent) load(ctx context.Context) (*load.Loaded, error) {
-	l, diags := load.File(ctx, load.System(), p.opt.Conf, p.opt.Macros)
+	l, diags := load.File(ctx, machine(), p.opt.Conf, p.opt.Macros)
 	return l, p.show(diags)
 }
 
@@ -97,6 +98,13 @@ func (pl *plan) close() {
 			f.File.Close()
 		}
 	}
+}
+
+// machine is this one, with what lookup would say of maps.
+func machine() load.Machine {
+	m := load.System()
+	m.CheckMap = mapdb.Check
+	return m
 }
 
 // openAll opens the listeners that are not open yet, and the table files. What
@@ -263,7 +271,7 @@ func source(diags *diag.List) {
 func (p *Parent) reload(ctx context.Context) error {
 	p.reloading.Lock()
 	defer p.reloading.Unlock()
-	l, diags := load.File(ctx, load.System(), p.opt.Conf, p.opt.Macros)
+	l, diags := load.File(ctx, machine(), p.opt.Conf, p.opt.Macros)
 	if err := inOneLine(diags); err != nil {
 		return err
 	}
