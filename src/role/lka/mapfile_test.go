@@ -120,3 +120,39 @@ func TestBadMap(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestExplain asks by the control socket's verb what becomes of recipients.
+func TestExplain(t *testing.T) {
+	s := newSystem(t, simple)
+	r := s.role()
+	for words, want := range map[string]string{
+		"rcpt-to list@mail.example.org":                   `"text":"maildir for user bob, action local"`,
+		"rcpt-to bob@mail.example.org tag other":          `"text":"maildir for user bob, action other"`,
+		"src 203.0.113.1 rcpt-to x@example.net":           `"text":"relay to x@example.net, action out"`,
+		"src 203.0.113.1 rcpt-to x@example.com":           `"failed":"for domain example.net"`,
+		"src 203.0.113.1 rcpt-to nobody@mail.example.org": `"kind":"refused","text":"550 5.1.1 Invalid recipient"`,
+	} {
+		reply, fail := ask(t, t.Context(), r, proc.Control, &msg.Control{Verb: msg.VerbExplain, Args: strings.Fields(words)})
+		if fail != nil {
+			t.Fatal(fail)
+		}
+		var got strings.Builder
+		for _, row := range reply.(*msg.ControlRows).Rows {
+			got.Write(append(row, '\n'))
+		}
+		if !strings.Contains(got.String(), want) {
+			t.Errorf("%s: no %s in\n%s", words, want, got.String())
+		}
+	}
+	for _, bad := range []*msg.Control{
+		{Verb: msg.VerbExplain}, {Verb: msg.VerbExplain, Args: []string{"bogus"}},
+		{Verb: msg.VerbExplain, Args: []string{"rcpt-to", "a@b"}, Cursor: "x"},
+	} {
+		if _, fail := ask(t, t.Context(), r, proc.Control, bad); fail == nil {
+			t.Errorf("%+v is answered", bad)
+		}
+	}
+	if len(s.sent) > 0 {
+		t.Errorf("%d envelopes were made", len(s.sent))
+	}
+}
