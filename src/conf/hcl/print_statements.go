@@ -7,6 +7,47 @@ import (
 	"opensmtpd/src/conf"
 )
 
+// lines gathers the attributes of a block.
+type lines struct {
+	w   *writer
+	out []part
+}
+
+func (l *lines) set(word, value string) { l.out = append(l.out, part{key: word, value: value}) }
+
+func (l *lines) flag(word string, on bool) {
+	if on {
+		l.set(word, "true")
+	}
+}
+
+func (l *lines) str(word, s string) {
+	if s != "" {
+		l.set(word, str(s))
+	}
+}
+
+func (l *lines) ref(word, kind, name string) {
+	if name != "" {
+		l.set(word, l.w.ref(kind, name))
+	}
+}
+
+func (l *lines) table(word string, r conf.TableRef) {
+	if r != "" {
+		l.set(word, l.w.table(r))
+	}
+}
+
+// filter writes the filter of a listener or a relay.
+func (l *lines) filter(name string) {
+	if f := l.w.filters[name]; f != nil && f.Inline {
+		l.set("filter", l.w.chain(f))
+		return
+	}
+	l.ref("filter", "filter", name)
+}
+
 // inside gathers the settings of a block, each with its own comments.
 type inside struct {
 	w    *writer
