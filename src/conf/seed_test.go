@@ -61,6 +61,11 @@ func TestSeed(t *testing.T) {
 				t.Fatal(err)
 			}
 			b.WriteString(printed + separator)
+			original, _ := load.Parse(t.Context(), m, "smtpd.conf", nil)
+			laws(t, original, printed, string(text))
+			if want, got := strings.Count("\n"+string(text), "\n#"), strings.Count("\n"+printed, "\n#"); got != want {
+				t.Errorf("%d comments of %d are left", got, want)
+			}
 			for _, s := range l.Listeners {
 				b.WriteString(s.Identity + "\n")
 			}

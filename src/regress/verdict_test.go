@@ -1,0 +1,79 @@
+package regress
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"opensmtpd/src/regress/daemon"
+)
+
+// fetchWait bounds the download of a package: without network the test is
+// skipped.
+const fetchWait = 60 * time.Second
+
+// opensmtpd returns the path of OpenSMTPD's own smtpd, of Debian's package, and
+// skips the test when that cannot be had or run here.
+func opensmtpd(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	ctx, cancel := context.WithTimeout(t.Context(), fetchWait)
+	defer cancel()
+	fetch := exec.CommandContext(ctx, "apt-get", "download", "opensmtpd")
+	fetch.Dir = dir
+	if out, err := fetch.CombinedOutput(); err != nil {
+		t.Skipf("Debian's package opensmtpd cannot be had: %v\n%s", err, out)
+	}
+	debs, err := filepath.Glob(filepath.Join(dir, "*.deb"))
+	if err != nil || len(debs) != 1 {
+		t.Skipf("Debian's package opensmtpd cannot be had: %v", debs)
+	}
+	if out, err := exec.CommandContext(ctx, "dpkg", "-x", debs[0], dir).CombinedOutput(); err != nil {
+		t.Skipf("the package cannot be unpacked: %v\n%s", err, out)
+	}
+	smtpd := filepath.Join(dir, "usr/sbin/smtpd")
+	conf := filepath.Join(dir, "smtpd.conf")
+	if err := os.WriteFile(conf, []byte("match for any reject\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.CommandContext(ctx, smtpd, "-n", "-f", conf).CombinedOutput(); err != nil {
+		t.Skipf("the package's smtpd does not run here: %v\n%s", err, out)
+	}
+	return smtpd
+}
+
+// TestVerdicts asks OpenSMTPD and us what each configuration in
+// testdata/verdicts.txt is worth. A block whose first line is "# differs: WHY"
+// is one that we refuse and it does not.
+func TestVerdicts(t *testing.T) {
+	t.Parallel()
+	ours := filepath.Join(daemon.Bin(t), "smtpd")
+	theirs := opensmtpd(t)
+	text, err := os.ReadFile("testdata/verdicts.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	conf := filepath.Join(t.TempDir(), "smtpd.conf")
+	says := func(smtpd string) (bool, string) {
+		ctx, cancel := context.WithTimeout(t.Context(), daemon.Wait)
+		defer cancel()
+		out, err := exec.CommandContext(ctx, smtpd, "-n", "-f", conf).CombinedOutput()
+		return err == nil, string(out)
+	}
+	for block := range bytes.SplitSeq(text, []byte("--\n")) {
+		if err := os.WriteFile(conf, block, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		it, its := says(theirs)
+		we, our := says(ours)
+		differs := strings.HasPrefix(string(block), "# differs: ")
+		if differs != (it != we) || differs && we {
+			t.Errorf("OpenSMTPD: %v, we: %v\n%s\nOpenSMTPD says:\n%s\nwe say:\n%s", it, we, block, its, our)
+		}
+	}
+}
