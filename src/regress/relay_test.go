@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -289,4 +290,45 @@ func resident(t *testing.T, pid int) int {
 		t.Fatal(err)
 	}
 	return n << 10
+}
+
+// The source address and the name that goes with it are those of the action; the
+// sandbox lets dispatcher choose.
+func TestRelaySource(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("only Linux has all of 127.0.0.0/8 without being told")
+	}
+	t.Parallel()
+	s, addr := takeAll(t)
+	d := daemon.New(t, daemon.Basic+fmt.Sprintf(`table names { "127.0.0.2" = "out.here.example" }
+action "out" relay host smtp://%s src 127.0.0.2 helo-src <names>
+match from any for any action "out"
+`, addr)).Start()
+	submit(t, d, "joe@here.example", "a@far.example")
+	d.AwaitLog(`to=<a@far.example> .* source="127.0.0.2" .*result="Ok"`)
+	if s.Messages.Load() != 1 {
+		t.Error("no message")
+	}
+	if out := d.Ctl("show", "relays"); !strings.Contains(out, "connector 127.0.0.2") && out != "" {
+		t.Errorf("relays: %s", out)
+	}
+}
+
+// A message too large to travel with its task arrives whole.
+func TestRelayLarge(t *testing.T) {
+	t.Parallel()
+	p := newPeer(t, nil)
+	d := daemon.New(t, fmt.Sprintf(relaying, p.addr)).Start()
+	var b strings.Builder
+	for i := range 40_000 {
+		fmt.Fprintf(&b, "line %d of a message that has many\r\n", i)
+	}
+	c := d.Dial()
+	if err := c.Send("joe@here.example", []string{"a@far.example"}, "Subject: large\r\n\r\n"+b.String(), false); err != nil {
+		t.Fatal(err)
+	}
+	d.AwaitLog(`to=<a@far.example> .*result="Ok"`)
+	if m := p.got(); len(m) != 1 || !strings.HasSuffix(m[0], "\r\n\r\n"+b.String()) {
+		t.Errorf("%d messages, not the one that was sent", len(m))
+	}
 }
