@@ -3,6 +3,7 @@ package queue
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"opensmtpd/src/mail"
@@ -221,7 +222,12 @@ func (s *Store) evacuate(ctx context.Context, seg *journal.Segment) error {
 	in := func(at ref) bool { return at.seg != nil && (seg == nil || at.seg == seg) }
 	s.mu.Lock()
 	var ids []mail.MessageID
+	looked := 0
 	for id, m := range s.messages {
+		if looked++; looked%4096 == 0 { // let mail pass
+			s.mu.Unlock()
+			s.mu.Lock()
+		}
 		needed := in(m.at)
 		for i := range m.envs {
 			needed = needed || in(m.envs[i].at)
@@ -231,15 +237,43 @@ func (s *Store) evacuate(ctx context.Context, seg *journal.Segment) error {
 		}
 	}
 	s.mu.Unlock()
+	return s.allToFiles(ctx, ids, in)
+}
+
+// movers is how many messages become files at the same time: most of the work is
+// waiting for syncs, which the file system serves together.
+const movers = 8
+
+func (s *Store) allToFiles(ctx context.Context, ids []mail.MessageID, in func(ref) bool) error {
+	n := movers
+	if s.opt.manual {
+		n = 1 // the same order in each run
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	todo := make(chan mail.MessageID)
+	var wg sync.WaitGroup
+	for range n {
+		wg.Go(func() {
+			for id := range todo {
+				if err := s.toFiles(id, in); err != nil {
+					cancel(err)
+				}
+			}
+		})
+	}
 	for _, id := range ids {
-		if err := ctx.Err(); err != nil {
-			return err
+		if ctx.Err() != nil {
+			break
 		}
-		if err := s.toFiles(id, in); err != nil {
-			return err
+		select {
+		case todo <- id:
+		case <-ctx.Done():
 		}
 	}
-	return nil
+	close(todo)
+	wg.Wait()
+	return context.Cause(ctx)
 }
 
 // toFiles moves one message.

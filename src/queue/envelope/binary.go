@@ -221,11 +221,20 @@ type FieldError struct {
 
 func (e *FieldError) Error() string { return fmt.Sprintf("field %q: %s", e.Field, e.Why) }
 
-// Check reports the first string that holds CR, LF or NUL.
+// MaxStrings bounds what the strings of an envelope hold together, in bytes, so
+// that its file can be read back.
+const MaxStrings = 32 << 10
+
+// Check reports the first string that holds CR, LF or NUL, or with which the
+// envelope is larger than MaxStrings.
 func (e *Envelope) Check() error {
+	total := 0
 	for i, s := range e.strings() {
 		if !clean(*s) {
 			return &FieldError{stringNames[i], "control character"}
+		}
+		if total += len(*s); total > MaxStrings {
+			return &FieldError{stringNames[i], "too long"}
 		}
 	}
 	if !clean(e.Source.Addr().Zone()) {

@@ -153,6 +153,17 @@ func TestControlCharactersCVE_2020_8794(t *testing.T) {
 	}
 }
 
+func TestTooLong(t *testing.T) {
+	e := Envelope{Helo: strings.Repeat("h", MaxStrings)}
+	if err := e.Check(); err != nil {
+		t.Error(err)
+	}
+	e.Tag = "t"
+	if err := e.Check(); err == nil {
+		t.Error("an envelope whose file could not be read back was accepted")
+	}
+}
+
 func TestPortable(t *testing.T) {
 	e := Envelope{Helo: "a", Hostname: "b"}
 	if err := e.Portable(); err != nil {

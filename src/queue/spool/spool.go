@@ -15,6 +15,7 @@ import (
 	"io"
 	"io/fs"
 	"strings"
+	"sync"
 	"syscall"
 
 	"opensmtpd/src/mail"
@@ -34,10 +35,11 @@ const (
 // MaxEnvelope is the size in bytes of the largest envelope file read.
 const MaxEnvelope = 64 << 10
 
-// Spool works on the files below a disk.FS. Its methods that write are for one
-// goroutine at a time.
+// Spool works on the files below a disk.FS. Several goroutines may work on
+// different messages.
 type Spool struct {
 	FS      disk.FS
+	mu      sync.Mutex
 	durable [256]bool // buckets known to be durable
 }
 
@@ -206,6 +208,8 @@ func (s *Spool) moveBody(id mail.MessageID) error {
 }
 
 func (s *Spool) makeBucket(id mail.MessageID) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.durable[id>>24] {
 		return nil
 	}
