@@ -137,12 +137,8 @@ func TestPackage(t *testing.T) {
 	}
 	m.run("To: walter\nSubject: by sendmail\n\nx\n", "setpriv", "--reuid=walter", "--regid=walter", "--clear-groups", "/usr/sbin/sendmail", "-t")
 	d.await("two messages", func() bool {
-		files, _ := filepath.Glob(m.root + "/home/walter/Maildir/new/*")
-		all := ""
-		for _, f := range files {
-			text, _ := os.ReadFile(f)
-			all += string(text)
-		}
+		text, _ := os.ReadFile(m.root + "/var/mail/walter")
+		all := string(text)
 		return strings.Contains(all, "Subject: by SMTP\n") && strings.Contains(all, "Subject: by sendmail\n")
 	})
 	if out := m.run("", "mailq"); strings.TrimSpace(out) != "" {
