@@ -301,12 +301,12 @@ func TestHCLBounds(t *testing.T) {
 	many := strings.Repeat
 	for what, c := range map[string]struct{ text, want string }{
 		"doubling":  {doubling.String(), "larger than"},
-		"brackets":  {"admd = " + many("[", 100000), "levels inside"},
-		"templates": {"admd = " + many("\"${", 100000), "levels inside"},
-		"blocks":    {many("a {\n", 100000), "levels inside"},
-		"minus":     {"admd = " + many("-", 100000) + "1", "levels inside"},
-		"asks":      {"admd = " + many("true ? 1 : ", 100000) + "1", "levels inside"},
-		"calls":     {"admd = " + many("upper(", 100000), "levels inside"},
+		"brackets":  {"admd = " + many("[", 3000), "levels inside"},
+		"templates": {"admd = " + many("\"${", 3000), "levels inside"},
+		"blocks":    {many("a {\n", 3000), "levels inside"},
+		"minus":     {"admd = " + many("-", 3000) + "1", "levels inside"},
+		"asks":      {"admd = " + many("true ? 1 : ", 3000) + "1", "levels inside"},
+		"calls":     {"admd = " + many("upper(", 3000), "levels inside"},
 		"format":    {`admd = format("%1000000000s", "x")`, "wider than"},
 	} {
 		_, diags := parseHCL(c.text)

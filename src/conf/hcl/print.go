@@ -3,6 +3,7 @@ package hcl
 import (
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -41,8 +42,7 @@ type writer struct {
 	tables  map[string]*conf.Table
 	filters map[string]*conf.Filter
 	out     []outLine
-	carry   []string // comments of what is not written
-	block   bool     // the last statement took more than one line
+	block   bool // the last statement took more than one line
 	err     error
 }
 
@@ -57,7 +57,8 @@ type outLine struct {
 type part struct {
 	key, value string // value may have several lines
 	node       *conf.Node
-	head       string // of a block; no key then
+	above      []string // comments of others that come before it
+	head       string   // of a block; no key then
 	body       []part
 }
 
@@ -109,14 +110,13 @@ func (w *writer) gap() {
 // comment1 makes sure that a comment is one line of valid text.
 func comment1(c string) string { return strings.ToValidUTF8(strings.ReplaceAll(c, "\r", " "), "?") }
 
-// above writes comments, those first that are left over.
+// above writes comments.
 func (w *writer) above(doc []string) { w.aboveAt(0, doc) }
 
 func (w *writer) aboveAt(depth int, doc []string) {
-	for _, c := range append(w.carry, doc...) {
+	for _, c := range doc {
 		w.line(depth, comment1(c))
 	}
-	w.carry = nil
 }
 
 func end(n *conf.Node) string {
@@ -155,7 +155,7 @@ func (w *writer) stmt(n *conf.Node, head string, body ...part) {
 func (w *writer) body(depth int, parts []part) {
 	for _, p := range parts {
 		if p.node != nil {
-			w.aboveAt(depth, p.node.Doc)
+			w.aboveAt(depth, slices.Concat(p.above, p.node.Doc))
 		}
 		switch {
 		case p.key == "" && len(p.body) == 0:
@@ -246,12 +246,14 @@ func (w *writer) macros() {
 		last[localName(m.Name)] = m
 	}
 	var body []part
+	var above []string
 	for _, m := range w.cfg.Macros {
-		if last[localName(m.Name)] != m { // defined again
-			w.carry = append(append(w.carry, m.Doc...), nonEmpty(m.Comment)...)
+		if last[localName(m.Name)] != m { // defined again, below
+			above = append(append(above, m.Doc...), nonEmpty(m.Comment)...)
 			continue
 		}
-		body = append(body, part{key: localName(m.Name), value: str(m.Value), node: &m.Node})
+		body = append(body, part{key: localName(m.Name), value: str(m.Value), node: &m.Node, above: above})
+		above = nil
 	}
 	w.line(0, "locals {")
 	w.body(1, body)
