@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -220,4 +221,18 @@ func TestControlCommands(t *testing.T) {
 	d.Ctl("log", "brief")
 	d.Ctl("pause", "smtp")
 	d.Ctl("resume", "smtp")
+}
+
+// TestSandboxLayers shows which layers confine each role here. On Linux none at
+// all is a failure; what each forbids is tried from inside in privsep/priv.
+func TestSandboxLayers(t *testing.T) {
+	t.Parallel()
+	d := daemon.New(t, daemon.Basic).Start("-v")
+	for _, role := range []string{"dispatcher", "lookup", "queue", "control", "crypto"} {
+		m := d.AwaitLog(`(?m)^debug: ` + role + `: confined by (.*)$`)
+		t.Logf("%s: %s", role, m[1])
+		if runtime.GOOS == "linux" && !strings.Contains(m[1], "seccomp") && !strings.Contains(m[1], "landlock") {
+			t.Errorf("%s runs without a sandbox: %s", role, m[1])
+		}
+	}
 }
