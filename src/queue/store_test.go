@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"os"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -23,9 +25,16 @@ import (
 )
 
 // The tests open thousands of small stores: collecting after each would be most
-// of the work.
+// of the work. Random histories have a seed, so that a run means the same
+// everywhere; EXPLORE=1 looks for new ones.
 func TestMain(m *testing.M) {
 	debug.SetGCPercent(1000)
+	if os.Getenv("EXPLORE") == "" {
+		if err := flag.Set("rapid.seed", "20261123"); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+	}
 	m.Run()
 }
 
