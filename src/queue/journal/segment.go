@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"opensmtpd/src/queue/disk"
 )
@@ -133,11 +134,17 @@ func (l *Log) rotate() error {
 	s := &Segment{Epoch: epoch, First: l.lsn}
 	if err := l.recycle(s); err != nil {
 		if s.f, err = l.opt.FS.Create(s.Name()); err != nil {
+			if !traceless(err) {
+				l.cur = nil
+			}
 			return err
 		}
 	}
 	if err := l.opt.FS.SyncDir(Dir); err != nil {
 		l.drop(s)
+		// Its file may stay, or come back at a crash, and would say that what
+		// lies before it is void from this LSN on: nothing more goes there.
+		l.cur = nil
 		return err
 	}
 	l.mu.Lock()
@@ -148,6 +155,16 @@ func (l *Log) rotate() error {
 		l.opt.Rotated()
 	}
 	return nil
+}
+
+// traceless tells whether a file that could not be made is surely not there.
+func traceless(err error) bool {
+	for _, e := range []error{syscall.ENOSPC, syscall.EDQUOT, syscall.EMFILE, syscall.ENFILE, syscall.EROFS} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
 }
 
 // errNoSpare tells recycle's caller to make a file.
