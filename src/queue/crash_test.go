@@ -2,6 +2,7 @@ package queue
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -346,6 +347,9 @@ func (w *world) checkMessage(id mail.MessageID, k *known, live map[mail.Envelope
 		undone = undone || !e.done
 		if live[evp] {
 			got, err := w.s.Envelope(evp)
+			if errors.Is(err, disk.ErrCrashed) {
+				return // the disk went while we looked; the next start is checked
+			}
 			if err != nil || got.Rcpt != testEnvelope(evp).Rcpt || got.Retry != retry[evp] {
 				w.t.Fatalf("envelope %v: %+v, %v", evp, got, err)
 			}
