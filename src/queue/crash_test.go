@@ -323,6 +323,9 @@ func (w *world) check() {
 		}
 	}
 	names, err := w.sim.ReadDir(spool.CorruptDir)
+	if errors.Is(err, disk.ErrCrashed) {
+		return
+	}
 	if err != nil {
 		w.t.Fatal(err)
 	}
