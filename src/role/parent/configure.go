@@ -56,7 +56,32 @@ func (p *Parent) config(gen mail.Gen) *conf.Config {
 // load reads the configuration and shows what is wrong with it.
 func (p *Parent) load(ctx context.Context) (*load.Loaded, error) {
 	l, diags := load.File(ctx, machine(), p.opt.Conf, p.opt.Macros)
+	if l != nil && l.Config != nil {
+		refuseUnserved(l.Config, diags)
+	}
 	return l, p.show(diags)
+}
+
+// refuseUnserved keeps the daemon from serving a listener with less than its
+// line asks for: mail in clear where TLS is demanded would be worse than none.
+func refuseUnserved(c *conf.Config, diags *diag.List) {
+	for _, l := range c.Listens {
+		for _, o := range []struct {
+			asked bool
+			what  string
+		}{
+			{l.TLS != conf.NoTLS, "TLS"},
+			{l.Auth != conf.NoAuth, "auth"},
+			{l.Filter != "", "filter"},
+			{l.ProxyV2, "proxy-v2"},
+			{l.Senders != "", "senders"},
+			{l.Hostnames != "", "hostnames"},
+		} {
+			if o.asked {
+				diags.Errorf(l.Pos, "this build cannot serve %s on a listener yet, and does not serve one without what its line asks for", o.what)
+			}
+		}
+	}
 }
 
 // show writes diagnostics for whoever started the daemon.
@@ -272,6 +297,9 @@ func (p *Parent) reload(ctx context.Context) error {
 	p.reloading.Lock()
 	defer p.reloading.Unlock()
 	l, diags := load.File(ctx, machine(), p.opt.Conf, p.opt.Macros)
+	if l != nil && l.Config != nil {
+		refuseUnserved(l.Config, diags)
+	}
 	if err := inOneLine(diags); err != nil {
 		return err
 	}
