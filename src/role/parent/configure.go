@@ -55,11 +55,17 @@ func (p *Parent) config(gen mail.Gen) *conf.Config {
 
 // load reads the configuration and shows what is wrong with it.
 func (p *Parent) load(ctx context.Context) (*load.Loaded, error) {
+	l, diags := p.read(ctx)
+	return l, p.show(diags)
+}
+
+// read reads the configuration, for a start and for a reload alike.
+func (p *Parent) read(ctx context.Context) (*load.Loaded, *diag.List) {
 	l, diags := load.File(ctx, machine(), p.opt.Conf, p.opt.Macros)
 	if l != nil && l.Config != nil {
 		refuseUnserved(l.Config, diags)
 	}
-	return l, p.show(diags)
+	return l, diags
 }
 
 // refuseUnserved keeps the daemon from serving a listener with less than its
@@ -296,10 +302,7 @@ func source(diags *diag.List) {
 func (p *Parent) reload(ctx context.Context) error {
 	p.reloading.Lock()
 	defer p.reloading.Unlock()
-	l, diags := load.File(ctx, machine(), p.opt.Conf, p.opt.Macros)
-	if l != nil && l.Config != nil {
-		refuseUnserved(l.Config, diags)
-	}
+	l, diags := p.read(ctx)
 	if err := inOneLine(diags); err != nil {
 		return err
 	}
