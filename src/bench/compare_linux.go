@@ -42,7 +42,7 @@ func runCompare(ctx context.Context, args []string, out io.Writer) error {
 	fs.IntVar(&c.sessions, "sessions", 50, "connections at once")
 	fs.IntVar(&c.size, "size", 4096, "bytes a message")
 	fs.IntVar(&c.reuse, "reuse", 10, "messages a connection")
-	fs.IntVar(&c.idle, "idle", 500, "idle connections")
+	fs.IntVar(&c.idle, "idle", maxIdle, "idle connections, at most 90")
 	fs.BoolVar(&c.pipeline, "pipeline", false, "use PIPELINING")
 	fs.StringVar(&c.bin, "bin", "bin", "our programs")
 	fs.StringVar(&c.cache, "cache", filepath.Join(os.TempDir(), "smtpd-bench-cache"), "downloaded packages")
@@ -157,21 +157,24 @@ func (c *compare) measure(ctx context.Context, p peer) (f figures, err error) {
 
 func tail(b []byte) []byte { return b[max(0, len(b)-2000):] }
 
+// maxIdle stays below the 100 processes that Postfix serves connections with.
+const maxIdle = 90
+
 // perConnection returns the KiB that an idle connection costs.
 func (c *compare) perConnection(ctx context.Context, addr string, srv *server) (float64, error) {
 	if c.idle == 0 {
 		return 0, nil
 	}
-	few := c.idle / 10
+	all := min(c.idle, maxIdle)
+	few := all / 10
 	conns, err := holdIdle(ctx, addr, few)
 	defer func() { closeAll(conns) }()
 	if err != nil {
-		// Postfix serves as many as it has processes; take what it gives.
 		return 0, err
 	}
 	pause(ctx, 500*time.Millisecond)
 	before := pss(srv.cmd.Process.Pid)
-	more, err := holdIdle(ctx, addr, min(c.idle, 90)-few)
+	more, err := holdIdle(ctx, addr, all-few)
 	conns = append(conns, more...)
 	if err != nil {
 		return 0, err
