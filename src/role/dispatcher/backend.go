@@ -103,13 +103,14 @@ func (b *backend) Rcpt(ctx context.Context, s *server.Session, t *server.Transac
 			Listener: s.Listener.Identity, Tag: s.Listener.Tag, Socket: s.Listener.Socket,
 			Addr: s.Client.Addr, RDNS: s.Client.Name.Host,
 			Helo: s.Helo, SMTPName: s.Listener.Hostname, UID: s.Client.UID,
+			TLS: s.TLS != nil, AuthUser: s.User,
 		},
 		Sender: t.Mail.From, Rcpt: r.To,
 		Notify: r.Notify, Return: t.Mail.Return, EnvID: t.Mail.EnvID, ORcpt: r.ORcpt,
 		Now: b.clock.Now(),
 	}
-	if s.Listener.Socket {
-		m.Flags |= envelope.Authenticated // the kernel has told who it is
+	if s.Listener.Socket || s.User != "" {
+		m.Flags |= envelope.Authenticated // of a local client the kernel has told who it is
 	}
 	var got msg.Expanded
 	if err := b.lka.Call(ctx, &m, &got); err != nil {

@@ -14,11 +14,12 @@ import (
 	"opensmtpd/src/privsep/proc"
 )
 
-// relayHandlers are the rows of what relaying asks.
+// relayHandlers are the rows of what dispatcher asks of tables and the DNS.
 func (r *Role) relayHandlers() []proc.Handler {
 	return []proc.Handler{
 		{From: proc.Dispatcher, Type: msg.TypeMX, Concurrent: true, Do: r.mx},
 		{From: proc.Dispatcher, Type: msg.TypeRelayLookup, Concurrent: true, Do: r.relayLookup},
+		{From: proc.Dispatcher, Type: msg.TypeQuery, Concurrent: true, Do: r.query},
 	}
 }
 
@@ -87,7 +88,7 @@ func (r *Role) relayLookup(ctx context.Context, q proc.Request) {
 func (r *Role) relayEntry(ctx context.Context, m *msg.RelayLookup) (*msg.RelayLookupReply, error) {
 	t := r.at(m.Gen).tables[m.Table]
 	if t == nil {
-		return nil, errors.New("no such table")
+		return nil, errNoTable
 	}
 	reply := new(msg.RelayLookupReply)
 	service := relayServices[m.Service]

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"crypto/tls"
 	"errors"
 	"io"
 	"sync/atomic"
@@ -18,7 +19,10 @@ type Session struct {
 	Client   Client
 	Helo     string // what the client called itself last; "": nothing yet
 	ESMTP    bool   // by EHLO
-	Junk     bool   // a filter said so, for all messages
+	User     string // who has authenticated; "": nobody
+	// TLS is the state of the encrypted connection, nil in clear.
+	TLS  *tls.ConnectionState
+	Junk bool // a filter said so, for all messages
 
 	srv *Server
 	in  stream
