@@ -82,6 +82,7 @@ regress: build
 ## bench: throughput, CPU and memory against peers, in one run (root, Linux)
 bench: build
 	$(GO) run ./src/bench compare
+	$(GO) run ./src/bench relay
 
 ## dist: packages (.deb, .rpm, .apk) and archives, below dist/
 dist:

@@ -75,14 +75,25 @@ func runCompare(ctx context.Context, args []string, out io.Writer) error {
 	return nil
 }
 
+// What the servers need to deliver to mailboxes.
+const (
+	localConf = `smtp limit max-mails 1000000
+action "local" maildir
+match for local action "local"
+`
+	localSettings = `mydestination = localhost, bench.localhost
+home_mailbox = Maildir/
+`
+)
+
 // peers lists the servers that can be had; one that cannot is said.
 func (c *compare) peers(ctx context.Context, out io.Writer, only string) []peer {
-	list := []peer{{"ours", func(dir string, port int) (*jail, error) { return ours(c.bin, dir, port) }}}
-	debs, err := fetch(ctx, c.cache, "postfix", "libicu72", "libdb5.3", "libsasl2-2", "libnsl2", "libtirpc3")
+	list := []peer{{"ours", func(dir string, port int) (*jail, error) { return ours(c.bin, dir, port, localConf) }}}
+	debs, err := fetch(ctx, c.cache, postfixPackages...)
 	if err != nil {
 		fmt.Fprintln(out, "bench: postfix skipped:", err)
 	} else {
-		list = append(list, peer{"postfix", func(dir string, port int) (*jail, error) { return postfix(debs, dir, port) }})
+		list = append(list, peer{"postfix", func(dir string, port int) (*jail, error) { return postfix(debs, dir, port, localSettings) }})
 	}
 	return slices.DeleteFunc(list, func(p peer) bool { return only != "" && p.name != only })
 }

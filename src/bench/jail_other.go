@@ -15,3 +15,5 @@ var errLinux = errors.New("compare needs Linux: it runs the servers in namespace
 func runJail(context.Context, []string) error { return errLinux }
 
 func runCompare(context.Context, []string, io.Writer) error { return errLinux }
+
+func runRelay(context.Context, []string, io.Writer) error { return errLinux }

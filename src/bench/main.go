@@ -5,6 +5,8 @@
 //	bench idle    -addr HOST:PORT -n N  hold idle connections until interrupted
 //	bench sink    -addr HOST:PORT     take messages and forget them
 //	bench compare [-rounds N] …       ours and Debian's Postfix in turn (root, Linux)
+//	bench relay   [-rounds N] …       the same for relaying to a sink, and Debian's
+//	                                  OpenSMTPD, and no server at all
 package main
 
 import (
@@ -35,7 +37,7 @@ func main() {
 
 func run(ctx context.Context, args []string, out io.Writer) error {
 	if len(args) == 0 {
-		return fmt.Errorf("usage: bench load|idle|sink|compare [options]")
+		return fmt.Errorf("usage: bench load|idle|sink|compare|relay [options]")
 	}
 	switch verb, rest := args[0], args[1:]; verb {
 	case "load":
@@ -46,10 +48,12 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		return runSink(ctx, rest, out)
 	case "compare":
 		return runCompare(ctx, rest, out)
+	case "relay":
+		return runRelay(ctx, rest, out)
 	case jailVerb:
 		return runJail(ctx, rest)
 	default:
-		return fmt.Errorf("%s: no such measurement; want load, idle, sink or compare", verb)
+		return fmt.Errorf("%s: no such measurement; want load, idle, sink, compare or relay", verb)
 	}
 }
 

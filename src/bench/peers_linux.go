@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -21,6 +22,9 @@ type peer struct {
 	jail func(dir string, port int) (*jail, error)
 }
 
+// ourUsers are those that servers run as. Never written.
+var ourUsers = []string{"_smtpd", "_smtpq", "postfix", "postdrop", "opensmtpd", "opensmtpq"}
+
 // accounts returns passwd and group files: the machine's own, the users that the
 // servers need, and the mailboxes' owners.
 func accounts() (passwd, group string, err error) {
@@ -34,16 +38,16 @@ func accounts() (passwd, group string, err error) {
 	}
 	var pw, gr strings.Builder
 	for line := range strings.Lines(string(p)) {
-		if name, _, _ := strings.Cut(line, ":"); !ourUser(name) {
+		if name, _, _ := strings.Cut(line, ":"); !slices.Contains(ourUsers, name) {
 			pw.WriteString(line)
 		}
 	}
 	for line := range strings.Lines(string(g)) {
-		if name, _, _ := strings.Cut(line, ":"); !ourUser(name) {
+		if name, _, _ := strings.Cut(line, ":"); !slices.Contains(ourUsers, name) {
 			gr.WriteString(line)
 		}
 	}
-	for i, name := range []string{"_smtpd", "_smtpq", "postfix", "postdrop"} {
+	for i, name := range ourUsers {
 		fmt.Fprintf(&pw, "%s:x:%d:%d::/var/empty:/usr/sbin/nologin\n", name, 7001+i, 7001+i)
 		fmt.Fprintf(&gr, "%s:x:%d:\n", name, 7001+i)
 	}
@@ -52,14 +56,6 @@ func accounts() (passwd, group string, err error) {
 		fmt.Fprintf(&gr, "b%02d:x:%d:\n", i, 7100+i)
 	}
 	return pw.String(), gr.String(), nil
-}
-
-func ourUser(name string) bool {
-	switch name {
-	case "_smtpd", "_smtpq", "postfix", "postdrop":
-		return true
-	}
-	return false
 }
 
 // recipients returns the mailboxes' addresses.
@@ -93,12 +89,9 @@ func newJail(dir string, files map[string]string, debs []string) (*jail, error) 
 	return j, nil
 }
 
-func ours(bin, dir string, port int) (*jail, error) {
-	conf := fmt.Sprintf(`listen on 127.0.0.1 port %d
-smtp limit max-mails 1000000
-action "local" maildir
-match for local action "local"
-`, port)
+// ours is our server with a configuration; it listens on port.
+func ours(bin, dir string, port int, conf string) (*jail, error) {
+	conf = fmt.Sprintf("listen on 127.0.0.1 port %d\n", port) + conf
 	j, err := newJail(dir, map[string]string{"/etc/mail/smtpd.conf": conf, "/etc/mail/mailname": "bench.localhost\n"}, nil)
 	if err != nil {
 		return nil, err
@@ -112,7 +105,22 @@ match for local action "local"
 	return j, nil
 }
 
-func postfix(debs []string, dir string, port int) (*jail, error) {
+// opensmtpd is Debian's, with a configuration.
+func opensmtpd(debs []string, dir string, port int, conf string) (*jail, error) {
+	conf = fmt.Sprintf("listen on 127.0.0.1 port %d\n", port) + conf
+	j, err := newJail(dir, map[string]string{"/etc/smtpd.conf": conf, "/etc/mailname": "bench.localhost\n"}, debs)
+	if err != nil {
+		return nil, err
+	}
+	j.Binds["/var/spool/smtpd"] = filepath.Join(dir, "queue")
+	j.Prepare = append(j.Prepare, "chmod 0711 /var/spool/smtpd", "mkdir -p /var/lib/opensmtpd/empty /var/run",
+		"chmod 0755 /var/lib/opensmtpd/empty", "chgrp opensmtpq /usr/sbin/smtpctl")
+	j.Command = []string{"/bin/sh", "-c", "exec /usr/sbin/smtpd -d -f /etc/smtpd.conf 2>/queue/log"}
+	return j, nil
+}
+
+// postfix is Debian's, with settings beside the usual ones.
+func postfix(debs []string, dir string, port int, settings string) (*jail, error) {
 	main := `compatibility_level = 3.6
 queue_directory = /queue
 data_directory = /var/lib/postfix
@@ -121,18 +129,16 @@ daemon_directory = /usr/lib/postfix/sbin
 mail_owner = postfix
 setgid_group = postdrop
 myhostname = bench.localhost
-mydestination = localhost, bench.localhost
 mynetworks = 127.0.0.0/8
 inet_interfaces = 127.0.0.1
 inet_protocols = ipv4
 alias_maps =
 alias_database =
 local_recipient_maps =
-home_mailbox = Maildir/
 smtpd_tls_security_level = none
 maillog_file = /var/log/postfix.log
 maillog_file_prefixes = /var
-`
+` + settings
 	var master strings.Builder
 	fmt.Fprintf(&master, "127.0.0.1:%d inet n - n - - smtpd\n", port)
 	for _, s := range []string{
@@ -157,6 +163,12 @@ maillog_file_prefixes = /var
 	j.Command = []string{"/usr/sbin/postfix", "start-fg"}
 	return j, nil
 }
+
+// postfixPackages is Postfix with what it needs. Never written.
+var postfixPackages = []string{"postfix", "libicu72", "libdb5.3", "libsasl2-2", "libnsl2", "libtirpc3"}
+
+// opensmtpdPackages is OpenSMTPD with what it needs. Never written.
+var opensmtpdPackages = []string{"opensmtpd", "libevent-2.1-7", "libdb5.3"}
 
 // fetch gets Debian packages by name into the cache directory, unless they are
 // there, and returns their files.
