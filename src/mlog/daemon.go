@@ -1,6 +1,9 @@
 package mlog
 
-import "fmt"
+import (
+	"fmt"
+	"time"
+)
 
 // The lines of parent and of what every process has in common.
 
@@ -20,6 +23,22 @@ func (l *Logger) LostProcess(role, how string) {
 
 // ProcessSaid passes on what a process wrote to stderr: a crash, as a rule.
 func (l *Logger) ProcessSaid(role, line string) { l.Warnf("warn: %s: %s", role, line) }
+
+// ProgramSaid passes on what a filter or table program writes to stderr.
+func (l *Logger) ProgramSaid(name, line string) { l.Warnf("%s: %s", name, line) }
+
+// ProgramDied tells that such a program has ended, though it must not.
+func (l *Logger) ProgramDied(name, how string, again time.Duration) {
+	l.Warnf("warn: %s: program ended: %s; started again in %v", name, how, again)
+}
+
+// ProgramFailed tells that such a program could not be started again.
+func (l *Logger) ProgramFailed(name string, err error, again time.Duration) {
+	l.Warnf("warn: %s: program not started: %v; tried again in %v", name, err, again)
+}
+
+// ProgramStarted tells that such a program runs again.
+func (l *Logger) ProgramStarted(name string) { l.Infof("info: %s: program started again", name) }
 
 // Confined tells which layers confine a process, and which the system lacks.
 func (l *Logger) Confined(role string, layers, missing []string) {

@@ -120,10 +120,17 @@ type plan struct {
 	loaded *load.Loaded
 	open   map[string]bool // listeners of this generation
 	files  map[proc.Role][]proc.File
+	// programs are those of this generation by identity, started the ones of
+	// them that did not run before.
+	programs map[string]bool
+	started  []*program
 }
 
-// close closes what was not handed over.
+// close closes what was not handed over, and ends what was not committed.
 func (pl *plan) close() {
+	for _, g := range pl.started {
+		g.end()
+	}
 	for _, files := range pl.files {
 		for _, f := range files {
 			f.File.Close()
@@ -141,7 +148,10 @@ func machine() load.Machine {
 // openAll opens the listeners that are not open yet, and the table files. What
 // cannot be opened is in diags.
 func (p *Parent) openAll(ctx context.Context, gen mail.Gen, l *load.Loaded, diags *diag.List) *plan {
-	pl := &plan{gen: gen, loaded: l, open: make(map[string]bool), files: make(map[proc.Role][]proc.File)}
+	pl := &plan{
+		gen: gen, loaded: l, open: make(map[string]bool), files: make(map[proc.Role][]proc.File),
+		programs: make(map[string]bool),
+	}
 	for i := range l.Listeners {
 		if li := &l.Listeners[i]; !li.Socket {
 			p.openListener(ctx, pl, li, diags)
@@ -152,6 +162,9 @@ func (p *Parent) openAll(ctx context.Context, gen mail.Gen, l *load.Loaded, diag
 	}
 	for _, c := range l.CAs {
 		p.openCA(pl, c, diags)
+	}
+	if !diags.HasErrors() {
+		p.openPrograms(ctx, pl, diags)
 	}
 	return pl
 }
@@ -384,6 +397,8 @@ func (p *Parent) commit(ctx context.Context, pl *plan) error {
 		}
 	}
 	p.gen, p.open = pl.gen, pl.open
+	p.programs.commit(pl.programs, pl.started)
+	pl.started = nil
 	return nil
 }
 

@@ -69,6 +69,7 @@ type Parent struct {
 
 	users      *Users
 	deliveries *Deliveries
+	programs   *programs
 	children   []*proc.Child // in the order of the topology
 	died       chan *proc.Child
 	serving    sync.WaitGroup
@@ -173,6 +174,7 @@ func (p *Parent) spawn() error {
 	ctx, cancel := context.WithCancel(context.Background())
 	p.endServing = cancel
 	p.deliveries = p.newDeliveries()
+	p.programs = p.newPrograms()
 	table, err := proc.NewTable(append(p.deliveries.Handlers(), p.handlers()...))
 	if err != nil {
 		return err
@@ -262,6 +264,7 @@ func (p *Parent) watch(ctx context.Context, s signals) error {
 // shutdown ends the roles stage by stage: those that take mail in before those
 // that they need. A second signal kills.
 func (p *Parent) shutdown(s signals) {
+	p.programs.retire()
 	for stage := range stages {
 		var waiting []*proc.Child
 		for i, row := range topology() {
@@ -310,6 +313,9 @@ func (p *Parent) cleanUp() {
 	for _, c := range p.children {
 		c.Kill()
 		<-c.Done()
+	}
+	if p.programs != nil {
+		p.programs.close()
 	}
 	if p.deliveries != nil {
 		p.deliveries.Close()

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"opensmtpd/src/clock"
 	"opensmtpd/src/conf"
 	"opensmtpd/src/conf/diag"
 	"opensmtpd/src/conf/load"
@@ -110,7 +111,7 @@ func newTestParent(t *testing.T) *Parent {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &Parent{opt: Options{Paths: places}, open: make(map[string]bool)}
+	p := &Parent{opt: Options{Paths: places}, open: make(map[string]bool), programs: newPrograms(clock.NewSystem(), nil, nil)}
 	if p.who, err = p.identify(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -1,7 +1,6 @@
 package parent
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"io"
@@ -11,6 +10,7 @@ import (
 	"opensmtpd/src/conf"
 	"opensmtpd/src/mail"
 	"opensmtpd/src/mailerr"
+	"opensmtpd/src/mlog"
 	"opensmtpd/src/privsep/msg"
 	"opensmtpd/src/privsep/proc"
 	"opensmtpd/src/safefile"
@@ -22,6 +22,8 @@ func (p *Parent) handlers() []proc.Handler {
 		{From: proc.Control, Type: msg.TypeControl, Concurrent: true, Do: p.control},
 		{From: proc.Control, Type: msg.TypeStats, Do: func(_ context.Context, r proc.Request) { r.Reply(&msg.StatsReply{}) }},
 		{From: proc.Lookup, Type: msg.TypeTableFile, Concurrent: true, Do: p.tableFile},
+		{From: proc.Dispatcher, Type: msg.TypeProgramEnd, Do: p.programEnd},
+		{From: proc.Lookup, Type: msg.TypeProgramEnd, Do: p.programEnd},
 	}
 }
 
@@ -118,12 +120,5 @@ const maxOutput = 4096
 // logOutput logs what a process writes to stderr, until it has closed it.
 func (p *Parent) logOutput(name string, r io.ReadCloser) {
 	defer r.Close()
-	in := bufio.NewReaderSize(r, maxOutput)
-	for {
-		line, _, err := in.ReadLine()
-		if err != nil {
-			return
-		}
-		p.log.ProcessSaid(name, string(line))
-	}
+	logLines(r, name, (*mlog.Logger).ProcessSaid, p.log)
 }
