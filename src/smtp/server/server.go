@@ -97,12 +97,16 @@ func (v *Server) Len() int {
 	return len(v.sessions)
 }
 
+// forget accounts for a session before backend hears that it is over, and lets
+// the server end only after.
 func (v *Server) forget(s *Session) {
+	v.mu.Lock()
+	v.ended++
+	v.mu.Unlock()
 	v.backend.Done(s)
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	delete(v.sessions, s)
-	v.ended++
 	v.checkEmpty()
 }
 
