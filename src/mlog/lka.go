@@ -24,3 +24,14 @@ func (l *Logger) TableEntry(path string, err error) { l.Warnf("warn: %s:%v", pat
 func (l *Logger) RecipientTrouble(id mail.SessionID, rcpt string, err error) {
 	l.Warnf("warn: %016x lka recipient=<%s>: %v", uint64(id), rcpt, err)
 }
+
+// TableProgram tells why a table program is given up.
+func (l *Logger) TableProgram(name string, why error) {
+	l.Warnf("warn: table-proc: %s: %v; its lookups fail until it is started again", name, why)
+}
+
+// TableOneAtATime tells that a program will not get a request before the one
+// before is answered.
+func (l *Logger) TableOneAtATime(name string) {
+	l.Infof("info: table-proc: %s: it failed while many requests were in flight and is asked one at a time from now on", name)
+}

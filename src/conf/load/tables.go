@@ -128,16 +128,17 @@ func firstLine(r io.Reader) (kind conf.Kind, known bool, err error) {
 
 // lineKind tells whether a line has a key alone or a value too.
 func lineKind(line string) conf.Kind {
-	end := strings.IndexAny(line, " \t:")
+	from := 0
 	if line[0] == '[' {
-		if end = strings.IndexByte(line, ']'); end >= 0 {
-			end++
+		if from = strings.IndexByte(line, ']') + 1; from == 0 {
+			return conf.List
 		}
 	}
+	end := strings.IndexAny(line[from:], " \t:")
 	if end < 0 {
 		return conf.List
 	}
-	if rest := strings.TrimLeft(line[end:], " \t"); rest == "" || rest[0] == '#' {
+	if rest := strings.TrimLeft(line[from+end:], " \t"); rest == "" || rest[0] == '#' {
 		return conf.List
 	}
 	return conf.Map

@@ -16,7 +16,8 @@ import (
 //	list entry = key
 //	map entry  = key ( blanks | [ blanks ] ":" [ blanks ] ) value
 //
-// A key that begins with '[' goes on to the ']'. The first entry decides, unless
+// A key that begins with '[' goes on to the ']', and to the blank or colon behind
+// it. The first entry decides, unless
 // "# @list" came before it: with a value the file is a map, else a list. A '#'
 // at the start of a line or behind blanks, where a value would begin, starts a
 // comment. A backslash at the end of an entry's line joins the next one to it.
@@ -166,15 +167,16 @@ func (p *parser) offset(part []byte) uint32 {
 }
 
 func keyLength(line []byte) (int, error) {
+	from := 0
 	if line[0] == '[' {
 		n := bytes.IndexByte(line, ']')
 		if n < 0 {
 			return 0, errBracket
 		}
-		return n + 1, nil
+		from = n + 1
 	}
-	if n := bytes.IndexAny(line, " \t:"); n >= 0 {
-		return n, nil
+	if n := bytes.IndexAny(line[from:], " \t:"); n >= 0 {
+		return from + n, nil
 	}
 	return len(line), nil
 }

@@ -18,7 +18,15 @@ type netIndex struct {
 	v6    map[netip.Prefix]uint32
 	bits4 []int // that occur, longest first
 	bits6 []int
+	zoned []zoned // longest first
 	bad   []Problem
+}
+
+// zoned is an entry with a zone, which holds addresses of that zone alone.
+type zoned struct {
+	net   netip.Prefix
+	zone  string
+	entry int
 }
 
 func (s *set) netIndex() *netIndex {
@@ -34,22 +42,21 @@ func (s *set) newNetIndex() *netIndex {
 		if key == "local" {
 			continue
 		}
-		p, err := ParseNetAddr(key)
-		if err != nil {
-			// An address with a zone is found as text, see findAddr.
-			if !strings.Contains(key, "%") {
-				x.bad = append(x.bad, Problem{int(s.ents[i].line), key, err})
-			}
-			continue
-		}
-		if p.Addr().Is4() {
+		p, zone, err := parseZoned(key)
+		switch {
+		case err != nil:
+			x.bad = append(x.bad, Problem{int(s.ents[i].line), key, err})
+		case zone != "":
+			x.zoned = append(x.zoned, zoned{p, zone, i})
+		case p.Addr().Is4():
 			x.v4[word4(p)] = uint32(i)
 			seen4[p.Bits()] = true
-		} else {
+		default:
 			x.v6[p] = uint32(i)
 			seen6[p.Bits()] = true
 		}
 	}
+	slices.SortStableFunc(x.zoned, func(a, b zoned) int { return b.net.Bits() - a.net.Bits() })
 	x.bits4, x.bits6 = lengths(&seen4), lengths(&seen6)
 	return x
 }
@@ -70,8 +77,8 @@ func word4(p netip.Prefix) uint64 {
 }
 
 // visitAddr calls yield for each entry that holds the address in key, as AddrKey
-// writes it, the smallest network first, until yield returns false. A zone
-// counts only against an entry that has one.
+// writes it, the smallest network first and one with a zone before all others,
+// until yield returns false. A zone counts only against an entry that has one.
 func (s *set) visitAddr(key string, yield func(int) bool) {
 	exact := s.find(key)
 	if exact >= 0 && !yield(exact) {
@@ -81,8 +88,14 @@ func (s *set) visitAddr(key string, yield func(int) bool) {
 	if err != nil {
 		return
 	}
+	zone := a.Zone()
 	a = a.Unmap().WithZone("")
 	x := s.netIndex()
+	for _, z := range x.zoned {
+		if strings.EqualFold(z.zone, zone) && z.net.Contains(a) && z.entry != exact && !yield(z.entry) {
+			return
+		}
+	}
 	if a.Is4() {
 		for _, n := range x.bits4 {
 			p, _ := a.Prefix(n)
@@ -105,6 +118,15 @@ func (s *set) visitAddr(key string, yield func(int) bool) {
 // allowed; IPv4 with octets left out, as 10/8 and 192.168/16. Bits outside the
 // network are cleared; a lone address is a network of full length.
 func ParseNetAddr(s string) (netip.Prefix, error) {
+	p, zone, err := parseZoned(s)
+	if err == nil && zone != "" {
+		return netip.Prefix{}, errNetAddr
+	}
+	return p, err
+}
+
+// parseZoned is ParseNetAddr for what may have a zone.
+func parseZoned(s string) (netip.Prefix, string, error) {
 	text, length, hasLength := strings.Cut(s, "/")
 	if strings.HasPrefix(s, "[") && strings.HasSuffix(s, "]") {
 		text, length, hasLength = strings.Cut(s[1:len(s)-1], "/")
@@ -115,22 +137,24 @@ func ParseNetAddr(s string) (netip.Prefix, error) {
 		text = text[5:]
 	}
 	a, bits, err := parseAddr(text)
-	if err != nil || a.Zone() != "" {
-		return netip.Prefix{}, errNetAddr
+	if err != nil {
+		return netip.Prefix{}, "", errNetAddr
 	}
 	if hasLength {
 		if bits, err = strconv.Atoi(length); err != nil || length[0] < '0' || length[0] > '9' {
-			return netip.Prefix{}, errNetAddr
+			return netip.Prefix{}, "", errNetAddr
 		}
 	}
+	zone := a.Zone()
+	a = a.WithZone("")
 	if a.Is4In6() && bits >= 96 {
 		a, bits = a.Unmap(), bits-96
 	}
 	p, err := a.Prefix(bits)
 	if err != nil {
-		return netip.Prefix{}, errNetAddr
+		return netip.Prefix{}, "", errNetAddr
 	}
-	return p, nil
+	return p, zone, nil
 }
 
 // parseAddr returns an address and the length that it has by itself.

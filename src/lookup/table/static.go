@@ -129,14 +129,19 @@ func (t *Static) Match(_ context.Context, service Service, key string) (bool, er
 	return t.now.Load().best(service, key, t.delim) >= 0, nil
 }
 
-// Lookup implements Table. Every key of a list maps to nothing.
+// Lookup implements Table. Every key of a list maps to nothing. A comment behind
+// a value in a file goes, but for aliases, which know quotes, and passwords.
 func (t *Static) Lookup(_ context.Context, service Service, key string) (string, bool, error) {
 	s := t.now.Load()
 	i := s.best(service, key, t.delim)
 	if i < 0 {
 		return "", false, nil
 	}
-	return s.value(i), true, nil
+	value := s.value(i)
+	if t.path != "" && service != Alias && service != Credentials && service != Auth {
+		value = string(cutComment([]byte(value)))
+	}
+	return value, true, nil
 }
 
 // Fetch implements Table: the keys in order.

@@ -156,6 +156,8 @@ func TestFile(t *testing.T) {
 		{"include", "l :include:/x\nm:include:/y\n", conf.Map, []pair{{"l", ":include:/x"}, {"m", "include:/y"}}},
 		{"brackets", "[::1] localhost\n[2001:db8::/32]: x\n", conf.Map, []pair{{"[::1]", "localhost"}, {"[2001:db8::/32]", "x"}}},
 		{"bracket list", "[::1]\n[2001:db8::]/32\n", conf.List, []pair{{"[::1]", ""}, {"[2001:db8::]/32", ""}}},
+		{"bracket list, length first", "[2001:db8::]/32\n[::1]\n", conf.List, []pair{{"[2001:db8::]/32", ""}, {"[::1]", ""}}},
+		{"bracket map, length behind", "[2001:db8::]/32 x\n[::]/0: y\n", conf.Map, []pair{{"[2001:db8::]/32", "x"}, {"[::]/0", "y"}}},
 		{"second column is for the aliases parser", "a: b # c\n", conf.Map, []pair{{"a", "b # c"}}},
 		{"continued", "a: b, \\\n   c, \\\n  d\ne f\n", conf.Map, []pair{{"a", "b, c, d"}, {"e", "f"}}},
 		{"continued at the end", "a: b\\", conf.Map, []pair{{"a", "b\\"}}},
@@ -165,12 +167,27 @@ func TestFile(t *testing.T) {
 		tbl := fileTable(t, tc.text)
 		var got []pair
 		for _, k := range tbl.Keys() {
-			v, _, _ := tbl.Lookup(context.Background(), String, k)
+			v, _, _ := tbl.Lookup(context.Background(), Alias, k)
 			got = append(got, pair{k, v})
 		}
 		if !slices.Equal(got, tc.want) || tbl.Kind() != tc.kind {
 			t.Errorf("%s: %q of kind %v, want %q of %v", tc.name, got, tbl.Kind(), tc.want, tc.kind)
 		}
+	}
+}
+
+// A comment behind a value in a file is none of it, unless it may be meant.
+func TestCommentBehindValue(t *testing.T) {
+	tbl := fileTable(t, "joe 1:1:/joe # Joe\nx y#z\n")
+	for service, want := range map[Service]string{
+		UserInfo: "1:1:/joe", MailAddrMap: "1:1:/joe", Credentials: "1:1:/joe # Joe", Alias: "1:1:/joe # Joe",
+	} {
+		if got, _, _ := tbl.Lookup(context.Background(), service, "joe"); got != want {
+			t.Errorf("%v: %q, want %q", service, got, want)
+		}
+	}
+	if got, _, _ := tbl.Lookup(context.Background(), RelayHost, "x"); got != "y#z" {
+		t.Errorf("a '#' without a blank: %q", got)
 	}
 }
 

@@ -1,5 +1,7 @@
 package table
 
+import "strconv"
+
 // Union asks many tables of the configuration at once: one search tells which of
 // them match a key, whatever their number. It is for rules, of which there may
 // be ten thousand with a small table each. Tables that change, and the regex
@@ -27,7 +29,12 @@ func NewUnion(service Service, tables []*Static) *Union {
 // normal makes one spelling of keys that are spelt in several ways.
 func normal(service Service, key string) string {
 	if service == NetAddr {
-		if p, err := ParseNetAddr(key); err == nil {
+		p, zone, err := parseZoned(key)
+		switch {
+		case err != nil:
+		case zone != "":
+			return p.Addr().String() + "%" + zone + "/" + strconv.Itoa(p.Bits())
+		default:
 			return p.String()
 		}
 	}
