@@ -144,9 +144,15 @@ func TestDialogue(t *testing.T) {
 			[]string{"lookup|alias|00000006|z", "lookup-result|00000006|found|a\rb"}, "", false, errBytes.Error()},
 		{func() (string, bool, error) { return w.Lookup(t.Context(), table.Alias, "z") },
 			[]string{"lookup|alias|00000007|z", "lookup-result|00000007|found|dos\r"}, "dos", true, ""},
-		{func() (string, bool, error) { f, err := w.Match(t.Context(), table.Auth, "Joe:Se|cret"); return "", f, err },
+		{func() (string, bool, error) {
+			f, err := w.Match(t.Context(), table.Auth, "Joe:Se|cret")
+			return "", f, err
+		},
 			[]string{"check|auth|00000008|joe:Se|cret", "check-result|00000008|found"}, "", true, ""},
-		{func() (string, bool, error) { f, err := w.Match(t.Context(), table.NetAddr, "[::1]"); return "", f, err },
+		{func() (string, bool, error) {
+			f, err := w.Match(t.Context(), table.NetAddr, "[::1]")
+			return "", f, err
+		},
 			[]string{"check|netaddr|00000009|[::1]", "check-result|00000009|not-found"}, "", false, ""},
 		{func() (string, bool, error) { return w.Fetch(t.Context(), table.Source) },
 			[]string{"fetch|source|0000000a", "fetch-result|0000000a|found|192.0.2.1"}, "192.0.2.1", true, ""},
@@ -156,7 +162,10 @@ func TestDialogue(t *testing.T) {
 			[]string{"update|0000000c", "update-result|0000000c|ok"}, "", false, ""},
 		{func() (string, bool, error) { return "", false, w.Update(t.Context()) },
 			[]string{"update|0000000d", "update-result|0000000d|error|bad file"}, "", false, "the table program says: bad file"},
-		{func() (string, bool, error) { f, err := w.Match(t.Context(), table.MailAddr, "U+T@b.example"); return "", f, err }, []string{
+		{func() (string, bool, error) {
+			f, err := w.Match(t.Context(), table.MailAddr, "U+T@b.example")
+			return "", f, err
+		}, []string{
 			"check|mailaddr|0000000e|u+t@b.example", "check-result|0000000e|not-found",
 			"check|mailaddr|0000000f|u+t@*.example", "check-result|0000000f|not-found",
 			"check|mailaddr|00000010|u+t@*", "check-result|00000010|not-found",
@@ -166,7 +175,10 @@ func TestDialogue(t *testing.T) {
 			nil, "", false, "table does not serve this: the program has not registered userinfo"},
 		{func() (string, bool, error) { return w.Lookup(t.Context(), table.Alias, "a\nb") }, nil, "", false, ""},
 		{func() (string, bool, error) { return w.Lookup(t.Context(), table.Alias, "a\x00b") }, nil, "", false, ""},
-		{func() (string, bool, error) { f, err := w.Match(t.Context(), table.Auth, "joe:x\rtable|"); return "", f, err }, nil, "", false, ""},
+		{func() (string, bool, error) {
+			f, err := w.Match(t.Context(), table.Auth, "joe:x\rtable|")
+			return "", f, err
+		}, nil, "", false, ""},
 		{func() (string, bool, error) { return w.Lookup(t.Context(), table.Alias, strings.Repeat("x", maxKey+1)) }, nil, "", false, ""},
 		{func() (string, bool, error) { return w.Lookup(t.Context(), table.Domain, "") }, nil, "", false, ""},
 	} {
@@ -228,7 +240,7 @@ func TestBreaks(t *testing.T) {
 		"ok to a lookup":        func(w *world, id string) { w.say("lookup-result|" + id + "|ok") },
 		"answers twice":         func(w *world, id string) { w.say("lookup-result|"+id+"|not-found", "lookup-result|"+id+"|not-found") },
 		"registers again":       func(w *world, _ string) { w.say("register|alias") },
-		"a line without an end": func(w *world, _ string) { _, _ = io.WriteString(w.peer, strings.Repeat("x", maxLine+2)) },
+		"a line without an end": func(w *world, _ string) { _, _ = io.WriteString(w.peer, strings.Repeat("x", maxLine+128<<10)) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
@@ -380,8 +392,6 @@ func TestOneAtATime(t *testing.T) {
 		a, b = w.lookup(table.Alias, "a"), w.lookup(table.Alias, "b")
 		for range 2 {
 			line := w.read()
-			w.mu.Lock()
-			w.mu.Unlock()
 			if w.in.Buffered() > 0 {
 				t.Fatalf("more than %q", line)
 			}
