@@ -12,6 +12,20 @@ func (l *Logger) SMTPConnected(id mail.SessionID, address, host string) {
 	l.Infof("%016x smtp connected address=%s host=%s", uint64(id), address, host)
 }
 
+// SMTPTLS tells what protects the session: version:cipher:bits.
+func (l *Logger) SMTPTLS(id mail.SessionID, ciphers string) {
+	l.Infof("%016x smtp tls ciphers=%s", uint64(id), ciphers)
+}
+
+// SMTPCertificate tells of the certificate that a client has shown.
+func (l *Logger) SMTPCertificate(id mail.SessionID, verified bool, fingerprint string) {
+	result := "unchecked"
+	if verified {
+		result = "verified"
+	}
+	l.Infof("%016x smtp cert-check result=\"%s\" fingerprint=\"%s\"", uint64(id), result, fingerprint)
+}
+
 // SMTPMessage tells of a message that is on stable storage: size in bytes as
 // kept, number of recipients, and SMTP or ESMTP.
 func (l *Logger) SMTPMessage(id mail.SessionID, msg mail.MessageID, size int64, rcpts int, proto string) {

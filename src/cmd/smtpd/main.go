@@ -11,13 +11,16 @@ import (
 	"io"
 	"os"
 	"strings"
+	"time"
 
 	"opensmtpd/src/conf/diag"
 	"opensmtpd/src/conf/hcl"
 	"opensmtpd/src/conf/load"
 	"opensmtpd/src/conf/printer"
 	"opensmtpd/src/lookup/mapdb"
+	"opensmtpd/src/pki"
 	"opensmtpd/src/privsep/proc"
+	"opensmtpd/src/role/ca"
 	"opensmtpd/src/version"
 )
 
@@ -69,8 +72,8 @@ func run(ctx context.Context, args []string, _ io.Reader, stdout, stderr io.Writ
 // check is -n: it says what is wrong with a configuration, or, with -C, writes
 // it in another form.
 func check(ctx context.Context, o options, stdout, stderr io.Writer) int {
-	m := load.System()
-	m.CheckMap = mapdb.Check
+	m := pki.Machine(load.System(), time.Now())
+	m.CheckMap, m.CheckPair = mapdb.Check, checkPair
 	loaded, diags := load.File(ctx, m, o.conf, o.macros)
 	least := diag.Warning
 	if o.verbose {
@@ -97,4 +100,18 @@ func check(ctx context.Context, o options, stdout, stderr io.Writer) int {
 		return proc.ExitFailure
 	}
 	return proc.ExitOK
+}
+
+// checkPair does what crypto will do with the files of a pki.
+func checkPair(cert, key string) error {
+	c, err := os.ReadFile(cert)
+	if err != nil {
+		return err
+	}
+	k, err := os.ReadFile(key)
+	if err != nil {
+		return err
+	}
+	defer clear(k)
+	return ca.Check(c, k)
 }

@@ -21,6 +21,10 @@ type Values struct {
 	Regex func(pattern string) error
 	Net   func(network string) error
 	User  func(name, value string) error // value is uid:gid:home
+	// Ciphers and Protocols read the lists of those names; Ciphers returns the
+	// words that select nothing here. Nil: they are not looked at.
+	Ciphers   func(list string) (missing []string, err error)
+	Protocols func(list string) error
 }
 
 // Config adds all that is wrong with cfg to diags.
@@ -51,6 +55,7 @@ func Config(cfg *conf.Config, kinds Kinds, values Values, diags *diag.List) {
 			c.match(m)
 		}
 	}
+	c.tls()
 	c.uses()
 	c.reach()
 }

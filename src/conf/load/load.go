@@ -138,36 +138,57 @@ func certFiles(m Machine, cfg *conf.Config, diags *diag.List) {
 		if p.Bad {
 			continue
 		}
-		certFile(m, p.Cert, p.Place("cert"), 0o022, diags)
-		certFile(m, p.Key, p.Place("key"), 0o037, diags)
+		cert := certFile(m, p.Cert, p.Place("cert"), 0o022, diags) && certText(m, p.Cert, p.Place("cert"), diags)
+		key := certFile(m, p.Key, p.Place("key"), 0o037, diags)
+		if m.CheckPair == nil || !cert || !key {
+			continue
+		}
+		if err := m.CheckPair(p.Cert, p.Key); err != nil && !errors.Is(err, fs.ErrPermission) {
+			diags.Errorf(p.Place("key"), "%s: %v", p.Key, err)
+		}
 	}
 	for _, a := range cfg.CAs {
-		if !a.Bad {
-			certFile(m, a.Cert, a.Place("cert"), 0o022, diags)
+		if !a.Bad && certFile(m, a.Cert, a.Place("cert"), 0o022, diags) {
+			certText(m, a.Cert, a.Place("cert"), diags)
 		}
 	}
 }
 
+// certText checks what a file of certificates holds, if we may read it.
+func certText(m Machine, path string, pos conf.Pos, diags *diag.List) bool {
+	if m.CheckCert == nil {
+		return true
+	}
+	warning, err := m.CheckCert(path)
+	if err != nil && !errors.Is(err, fs.ErrPermission) {
+		diags.Errorf(pos, "%s: %v", path, err)
+	}
+	if warning != "" {
+		diags.Warnf(pos, "%s: %s", path, warning)
+	}
+	return err == nil
+}
+
 // certFile checks that a file exists, is root's or ours, and that its mode has
-// none of the forbidden bits.
-func certFile(m Machine, path string, pos conf.Pos, forbidden fs.FileMode, diags *diag.List) {
+// none of the forbidden bits. It is true when there is more to see.
+func certFile(m Machine, path string, pos conf.Pos, forbidden fs.FileMode, diags *diag.List) bool {
 	if path == "" {
-		return
+		return false
 	}
 	if !filepath.IsAbs(path) {
 		diags.Errorf(pos, "%s is not an absolute path", path)
-		return
+		return false
 	}
 	fi, err := m.Stat(path)
 	switch {
 	case errors.Is(err, fs.ErrPermission) && m.UID != 0:
-		return // root will see
+		return false // root will see
 	case err != nil:
 		diags.Errorf(pos, "%s: %s", path, reason(err))
-		return
+		return false
 	case fi.IsDir():
 		diags.Errorf(pos, "%s: is a directory", path)
-		return
+		return false
 	}
 	if uid, ok := m.Owner(fi); ok && uid != 0 && uid != m.UID {
 		diags.Errorf(pos, "%s: not owned by root", path)
@@ -181,6 +202,7 @@ func certFile(m Machine, path string, pos conf.Pos, forbidden fs.FileMode, diags
 			Message: fmt.Sprintf("%s: insecure permissions %04o", path, fi.Mode().Perm()),
 			Hint:    fmt.Sprintf("chmod %04o %s", fi.Mode().Perm()&most, path)})
 	}
+	return true
 }
 
 // users warns of users that the system does not have.

@@ -42,6 +42,12 @@ type Machine struct {
 	DriverGroups bool
 	// CheckMap tells what is wrong with the file of a db table; nil: not asked.
 	CheckMap func(name string) error
+	// CheckCert tells what is wrong with a file of certificates, and what there is
+	// to know of them besides; nil: not asked.
+	CheckCert func(name string) (warning string, err error)
+	// CheckPair tells what is wrong with a certificate and its key, by their
+	// files; nil: not asked.
+	CheckPair func(cert, key string) error
 	// UserExists tells whether the system knows the user; nil: not asked.
 	UserExists func(name string) (bool, error)
 

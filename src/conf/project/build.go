@@ -3,6 +3,7 @@ package project
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -29,10 +30,10 @@ func Dispatcher(l *load.Loaded) *DispatcherConf {
 	}
 	d.filters(l.Config)
 	for _, k := range l.PKIs {
-		d.PKIs = append(d.PKIs, PKI{k.Name, "cert:" + k.Cert, k.DHE})
+		d.PKIs = append(d.PKIs, PKI{k.Name, CertIdentity(k.Cert), k.DHE})
 	}
 	for _, c := range l.CAs {
-		d.CAs = append(d.CAs, CA{c.Name, "ca:" + c.Cert})
+		d.CAs = append(d.CAs, CA{c.Name, CAIdentity(c.Cert)})
 	}
 	for _, a := range l.Actions {
 		if !a.Method.Local() {
@@ -292,7 +293,15 @@ func Control(l *load.Loaded) *ControlConf {
 func Crypto(l *load.Loaded) *CryptoConf {
 	out := new(CryptoConf)
 	for _, k := range l.PKIs {
-		out.Keys = append(out.Keys, Key{k.Name, "key:" + k.Key})
+		at := k.Place("key")
+		out.Keys = append(out.Keys, Key{k.Name, KeyIdentity(k.Key), CertIdentity(k.Cert),
+			fmt.Sprintf("%s:%d:%d", at.File, at.Line, at.Col)})
 	}
 	return out
 }
+
+// CertIdentity, KeyIdentity and CAIdentity name the descriptors of the files of
+// certificates, private keys and authorities.
+func CertIdentity(file string) string { return "cert:" + file }
+func KeyIdentity(file string) string  { return "key:" + file }
+func CAIdentity(file string) string   { return "ca:" + file }

@@ -82,4 +82,6 @@ type CryptoConf struct {
 type Key struct {
 	PKI      string
 	Identity string
+	Cert     string // identity of the certificate's file, to hold the key against
+	Place    string // of the key in the configuration file
 }

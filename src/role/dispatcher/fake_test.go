@@ -177,7 +177,7 @@ func newRig(t *testing.T, tune ...func(*proc.Env)) (*rig, string) {
 	log := &journal{}
 	env := proc.Env{
 		Role: proc.Dispatcher, Clock: clk, Log: mlog.New(log, true), Conf: c, Grace: 4 * time.Second,
-		Peers: map[proc.Role]proc.Caller{proc.Lookup: w, proc.Queue: w},
+		Peers: map[proc.Role]proc.Caller{proc.Lookup: w, proc.Queue: w, proc.Crypto: w},
 	}
 	for _, f := range tune {
 		f(&env)

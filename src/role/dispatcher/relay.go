@@ -2,11 +2,8 @@ package dispatcher
 
 import (
 	"context"
-	"fmt"
-	"io"
 	"math/rand/v2"
 	"net/netip"
-	"os"
 	"sync"
 
 	"opensmtpd/src/conf/project"
@@ -46,21 +43,8 @@ func (r *relaying) run(ctx context.Context) {
 }
 
 // relayConf is the configuration of relaying.
-func relayConf(c proc.Conf, p *project.DispatcherConf, files map[string]*os.File) (*mta.Config, error) {
-	return mta.NewConfig(c.Gen, p, c.Resources.CABundle, func(name string) ([]byte, error) {
-		for _, ca := range p.CAs {
-			f := files[ca.Identity]
-			if ca.Name != name || f == nil {
-				continue
-			}
-			fi, err := f.Stat()
-			if err != nil {
-				return nil, err
-			}
-			return io.ReadAll(io.NewSectionReader(f, 0, fi.Size()))
-		}
-		return nil, fmt.Errorf("its file was not given")
-	})
+func relayConf(c proc.Conf, p *project.DispatcherConf, certs *certificates) (*mta.Config, error) {
+	return mta.NewConfig(c.Gen, p, c.Resources.CABundle, certs.authority)
 }
 
 // task takes mail from queue.

@@ -24,6 +24,7 @@ import (
 	"opensmtpd/src/mail"
 	"opensmtpd/src/mlog"
 	"opensmtpd/src/mta"
+	"opensmtpd/src/pki"
 	"opensmtpd/src/privsep/msg"
 	"opensmtpd/src/privsep/proc"
 	"opensmtpd/src/smtp/server"
@@ -40,6 +41,8 @@ type Role struct {
 	stats counters
 	gate  gate
 	relay *relaying
+	turns *pki.Turns
+	ctx   context.Context // of what sessions ask crypto; ends with the process
 
 	mu       sync.Mutex
 	prepared *generation
@@ -58,12 +61,15 @@ type counters struct {
 // New returns the role with its first generation in force. Nothing is accepted
 // before Run.
 func New(env proc.Env) (*Role, error) {
-	for _, need := range []proc.Role{proc.Lookup, proc.Queue} {
+	for _, need := range []proc.Role{proc.Lookup, proc.Queue, proc.Crypto} {
 		if env.Peers[need] == nil {
 			return nil, fmt.Errorf("dispatcher: no connection to %s", need)
 		}
 	}
-	r := &Role{clock: env.Clock, log: env.Log, env: env, doors: make(map[string]*door)}
+	r := &Role{
+		clock: env.Clock, log: env.Log, env: env, doors: make(map[string]*door),
+		turns: pki.NewTurns(signatures()), ctx: context.Background(),
+	}
 	r.stats.session = r.stats.set.Counter(stat.SMTPSession)
 	r.stats.local = r.stats.set.Counter(stat.SMTPSessionLocal)
 	r.stats.inet4 = r.stats.set.Counter(stat.SMTPSessionInet4)
@@ -100,11 +106,15 @@ func (r *Role) Prepare(_ context.Context, c proc.Conf) error {
 	}
 	var p project.DispatcherConf
 	err := project.Decode(c.Projection, &p)
+	var certs *certificates
 	if err == nil {
-		err = r.listeners(g, &p)
+		certs, err = r.newCertificates(c, &p, g.files)
 	}
 	if err == nil {
-		g.relay, err = relayConf(c, &p, g.files)
+		err = r.listeners(g, &p, certs)
+	}
+	if err == nil {
+		g.relay, err = relayConf(c, &p, certs)
 	}
 	if err != nil {
 		g.close()
@@ -121,11 +131,15 @@ func (r *Role) Prepare(_ context.Context, c proc.Conf) error {
 
 // listeners turns the projection into what sessions use, and checks that there
 // is a descriptor for each.
-func (r *Role) listeners(g *generation, p *project.DispatcherConf) error {
+func (r *Role) listeners(g *generation, p *project.DispatcherConf, certs *certificates) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for i := range p.Listeners {
 		l := listener(g.gen, p, &p.Listeners[i])
+		var err error
+		if l.TLS, err = certs.listener(&p.Listeners[i]); err != nil {
+			return fmt.Errorf("listener %s: %w", l.Identity, err)
+		}
 		if l.Socket {
 			g.socket = l
 			continue

@@ -7,9 +7,9 @@ import (
 	"io/fs"
 	"net"
 	"os"
-	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"opensmtpd/src/conf"
 	"opensmtpd/src/conf/diag"
@@ -17,6 +17,7 @@ import (
 	"opensmtpd/src/conf/project"
 	"opensmtpd/src/lookup/mapdb"
 	"opensmtpd/src/mail"
+	"opensmtpd/src/pki"
 	"opensmtpd/src/privsep/proc"
 	"opensmtpd/src/safefile"
 )
@@ -61,7 +62,7 @@ func (p *Parent) load(ctx context.Context) (*load.Loaded, error) {
 
 // read reads the configuration, for a start and for a reload alike.
 func (p *Parent) read(ctx context.Context) (*load.Loaded, *diag.List) {
-	l, diags := load.File(ctx, machine(), p.opt.Conf, p.opt.Macros)
+	l, diags := load.File(ctx, machine(p.clock.Now()), p.opt.Conf, p.opt.Macros)
 	if l != nil && l.Config != nil {
 		refuseUnserved(l.Config, diags)
 	}
@@ -76,7 +77,6 @@ func refuseUnserved(c *conf.Config, diags *diag.List) {
 			asked bool
 			what  string
 		}{
-			{l.TLS != conf.NoTLS, "TLS"},
 			{l.Auth != conf.NoAuth, "auth"},
 			{l.Filter != "", "filter"},
 			{l.ProxyV2, "proxy-v2"},
@@ -138,9 +138,10 @@ func (pl *plan) close() {
 	}
 }
 
-// machine is this one, with what lookup would say of maps.
-func machine() load.Machine {
-	m := load.System()
+// machine is this one, with what lookup would say of maps, and dispatcher of
+// certificates.
+func machine(now time.Time) load.Machine {
+	m := pki.Machine(load.System(), now)
 	m.CheckMap = mapdb.Check
 	return m
 }
@@ -160,9 +161,7 @@ func (p *Parent) openAll(ctx context.Context, gen mail.Gen, l *load.Loaded, diag
 	for _, t := range l.Tables {
 		p.openTable(pl, t, diags)
 	}
-	for _, c := range l.CAs {
-		p.openCA(pl, c, diags)
-	}
+	openCerts(pl, diags)
 	if !diags.HasErrors() {
 		p.openPrograms(ctx, pl, diags)
 	}
@@ -220,19 +219,6 @@ func (p *Parent) openTable(pl *plan, t *conf.Table, diags *diag.List) {
 		return
 	}
 	pl.files[proc.Lookup] = append(pl.files[proc.Lookup], proc.File{Identity: id, File: f})
-}
-
-// openCA opens the certificates of authorities that a relay action trusts.
-func (p *Parent) openCA(pl *plan, c *conf.CA, diags *diag.List) {
-	if !slices.ContainsFunc(pl.loaded.Actions, func(a *conf.Action) bool { return a.CA == c.Name }) {
-		return
-	}
-	f, err := safefile.Open(c.Cert)
-	if err != nil {
-		diags.Errorf(c.Place("cert"), "ca %s: %s: %s", c.Name, c.Cert, reason(err))
-		return
-	}
-	pl.files[proc.Dispatcher] = append(pl.files[proc.Dispatcher], proc.File{Identity: "ca:" + c.Cert, File: f})
 }
 
 // reason returns what the system says, without what was tried.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"opensmtpd/src/conf"
@@ -46,7 +47,7 @@ func (p *Parent) resources(row role, l *load.Loaded) (map[string]string, error) 
 		}
 		r[msg.ResourceOperators] = ops.String()
 	}
-	if row.certs && relays(l) {
+	if row.certs && (relays(l) || asksClients(l)) {
 		bundle, err := caBundle(verifies(l))
 		if err != nil {
 			return nil, err
@@ -73,7 +74,13 @@ func verifies(l *load.Loaded) bool {
 			return true
 		}
 	}
-	return false
+	return asksClients(l)
+}
+
+// asksClients tells whether some listener wants certificates of clients, and
+// trusts whom the system trusts.
+func asksClients(l *load.Loaded) bool {
+	return slices.ContainsFunc(l.Listens, func(l *conf.Listen) bool { return l.TLSVerify && l.CA == "" })
 }
 
 // caBundle returns the certificates that this system trusts. To have none is an
@@ -91,7 +98,7 @@ func caBundle(needed bool) (string, error) {
 		}
 	}
 	if needed {
-		return "", errors.New("an action wants verified TLS, but this system has no file of trusted certificates (package ca-certificates)")
+		return "", errors.New("an action or a listener wants verified TLS, but this system has no file of trusted certificates (package ca-certificates)")
 	}
 	return "", nil
 }

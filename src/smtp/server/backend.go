@@ -69,6 +69,7 @@ type Listener struct {
 	Submission bool
 	MaskSource bool // leaves the client out of Received
 	NoDSN      bool
+	TLS        *TLS // nil: none
 	Settings   Settings
 	Filter     Filter // nil: none
 }

@@ -38,6 +38,9 @@ func (s *Session) ehlo(arg string) smtp.Reply {
 	if !s.Listener.NoDSN {
 		lines = append(lines, "DSN")
 	}
+	if t := s.Listener.TLS; t != nil && s.TLS == nil {
+		lines = append(lines, "STARTTLS")
+	}
 	return smtp.Reply{Code: 250, Before: lines, Text: "HELP"}
 }
 
@@ -61,9 +64,8 @@ func (s *Session) bracketed() string {
 	return "[" + a + "]"
 }
 
-// checkStartTLS and checkAuth answer what is not offered.
-func (s *Session) checkStartTLS(string) smtp.Reply { return unsupported }
-func (s *Session) checkAuth(string) smtp.Reply     { return unsupported }
+// checkAuth answers what is not offered.
+func (s *Session) checkAuth(string) smtp.Reply { return unsupported }
 
 // extensions is what EHLO announced. A client that said HELO may use them too:
 // some do.
@@ -76,6 +78,9 @@ func (s *Session) extensions() smtp.Extension {
 }
 
 func (s *Session) checkMail(arg string) smtp.Reply {
+	if t := s.Listener.TLS; t != nil && t.Require && s.TLS == nil {
+		return startTLSFirst
+	}
 	if s.mails >= s.Listener.Settings.MaxMails {
 		return tooManyMails
 	}

@@ -64,7 +64,7 @@ func (s *Session) appendReceived(b []byte) []byte {
 	}
 	b = append(append(b, "\n\tby "...), s.Listener.Hostname...)
 	b = append(append(b, " ("+Software+") with "...), s.protocol()...)
-	b = fmt.Appendf(b, " id %08x", uint32(t.ID))
+	b = s.appendTLS(fmt.Appendf(b, " id %08x", uint32(t.ID)))
 	if len(t.Rcpts) == 1 {
 		b = append(append(b, "\n\tfor <"...), t.Rcpts[0].To.SMTP()...)
 		b = append(b, '>')
@@ -78,6 +78,9 @@ func (s *Session) protocol() string {
 	p := "SMTP"
 	if s.ESMTP {
 		p = "ESMTP"
+	}
+	if s.TLS != nil {
+		p += "S"
 	}
 	if s.Listener.Socket {
 		p += "A"

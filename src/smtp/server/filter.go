@@ -74,6 +74,7 @@ const (
 	LinkConnect EventKind = iota + 1
 	LinkGreeting
 	LinkIdentify // Text: "HELO" or "EHLO"
+	LinkTLS      // Text: version:cipher:bits
 	LinkDisconnect
 	TxBegin
 	TxMail     // Text: the address; Code: of the reply

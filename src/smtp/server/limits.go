@@ -17,6 +17,9 @@ const (
 	// idleTime is how long a client may take for a command, and for each step
 	// of a body (RFC 5321 section 4.5.3.2.7: at least 5 minutes).
 	idleTime = 300 * time.Second
+	// handshakeTime is how long a client may take for a TLS handshake, all in
+	// all: two answers of a machine, not of a man.
+	handshakeTime = 60 * time.Second
 	// progress is how many bytes of a body renew its time: a client that drips
 	// does not hold a session for ever.
 	progress = 1024

@@ -15,6 +15,10 @@ var (
 	heloNoDomain   = smtp.Fail(501, 5, 1, "Invalid command: HELO requires domain name")
 	ehloNoDomain   = smtp.Fail(501, 5, 1, "Invalid command: EHLO requires domain name")
 	badDomain      = smtp.Fail(501, 5, 4, "Invalid command arguments: Invalid domain name")
+	alreadySecured = smtp.Fail(503, 5, 1, "Invalid command: Channel already secured")
+	noParameters   = smtp.Fail(501, 5, 4, "Invalid command arguments: No parameters allowed")
+	startTLSFirst  = smtp.Fail(530, 7, 0, "Must issue a STARTTLS command first")
+	behindStartTLS = smtp.Fail(500, 5, 1, "Invalid command: Nothing may follow STARTTLS before TLS").Closing()
 	vrfyNoArg      = smtp.Fail(501, 5, 4, "Invalid command arguments: VRFY requires an address")
 	tooManyMails   = smtp.Fail(452, 5, 3, "Too many recipients: Too many messages sent")
 	tooManyRcpts   = smtp.Fail(451, 5, 3, "Too many recipients: Too many recipients")
@@ -25,6 +29,7 @@ var (
 	resetState   = smtp.OK(250, 0, 0, "Reset state")
 	recipientOK  = smtp.OK(250, 1, 5, "Destination address valid: Recipient ok")
 	cannotVerify = smtp.OK(252, 5, 2, "Cannot verify the address, but will accept mail and attempt delivery")
+	readyForTLS  = smtp.OK(220, 0, 0, "Ready to start TLS")
 	enterMail    = smtp.Reply{Code: 354, Text: `Enter mail, end with "." on a line by itself`}
 	bye          = smtp.OK(221, 0, 0, "Bye").Closing()
 	helpText     = smtp.Reply{Code: 214, Enhanced: [3]uint16{2, 0, 0}, Before: []string{"This is " + Software,

@@ -40,6 +40,8 @@ type Session struct {
 	reading  bool   // a body is coming in
 	badInput bool   // what is being answered is no command
 	hungUp   bool   // a reply was the last
+	securing bool   // the reply to STARTTLS is being written
+	cipher   string // of TLS, as log and Received line have it
 	quitting bool   // and the client asked for it
 	mails    int    // accepted
 	errors   int
@@ -78,6 +80,12 @@ func (s *Session) greet() bool {
 	}
 	s.srv.log.SMTPConnected(s.ID, s.Address(), s.Host())
 	s.report(Event{Kind: LinkConnect})
+	if t := s.Listener.TLS; t != nil && t.Immediate {
+		if err := s.secure(); err != nil {
+			s.lost(err)
+			return false
+		}
+	}
 	r := s.filterRow(&connected, s.Address())
 	if r.Code == 0 {
 		return false
@@ -108,9 +116,12 @@ func (s *Session) greeting(string) smtp.Reply {
 func (s *Session) serve() {
 	for !s.hungUp {
 		var err error
-		if s.reading {
+		switch {
+		case s.reading:
 			err = s.readBody()
-		} else {
+		case s.securing:
+			err = s.secure()
+		default:
 			err = s.readCommand()
 		}
 		if err != nil {
@@ -282,8 +293,11 @@ func (s *Session) end() {
 	if s.hungUp {
 		s.extend(lingerTime)
 	}
-	if err := s.in.flush(); err == nil && s.hungUp && !s.quitting && !s.srv.stopping.Load() {
-		s.linger()
+	if err := s.in.flush(); err == nil && s.hungUp {
+		s.in.farewell()
+		if !s.quitting && !s.srv.stopping.Load() {
+			s.linger()
+		}
 	}
 	s.in.release()
 	_ = s.in.nc.Close() // nothing is owed to the client any more
@@ -331,6 +345,14 @@ func (s *Session) woken() error {
 		return errShutdown
 	}
 	return nil
+}
+
+// impatient is woken for a handshake, in which a server that stops does not wait.
+func (s *Session) impatient() error {
+	if s.srv.stopping.Load() {
+		return errShutdown
+	}
+	return s.woken()
 }
 
 // Address is the client's address as OpenSMTPD writes it: "192.0.2.1",

@@ -2,6 +2,7 @@ package server
 
 import (
 	"bytes"
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -71,12 +72,15 @@ var errWoken = errors.New("woken")
 type stream struct {
 	nc  net.Conn
 	raw syscall.RawConn // nil when nc has none: then it waits with a buffer
+	tls *tls.Conn       // over nc, once TLS has begun
 	pl  *pools
 
 	in   *[inSize]byte // lent; nil while waiting
 	r, w int           // what is unread of in
 	rest []byte        // an unfinished line, while there is no buffer
 	out  *[]byte       // lent; replies that are not written yet
+
+	sending []byte // what is being written
 
 	onRead, onWrite func(fd uintptr) bool // tryRead and tryWrite, bound once
 	once            bool                  // tryRead must not wait
@@ -95,6 +99,9 @@ type owner interface {
 	blocked()
 	// woken tells why to give up on a client that does not read, or nil.
 	woken() error
+	// impatient tells why to give up on a client that does not go on with a
+	// handshake, or nil.
+	impatient() error
 }
 
 func (c *stream) init(nc net.Conn, pl *pools, o owner) {
@@ -163,6 +170,9 @@ func (c *stream) receive() error {
 	if c.again {
 		c.again = false
 		return errWoken
+	}
+	if c.tls != nil {
+		return c.receiveTLS()
 	}
 	c.n, c.err = 0, nil
 	if c.raw != nil {
@@ -236,28 +246,40 @@ func (c *stream) flush() error {
 		return nil
 	}
 	defer c.dropOut()
-	c.off, c.stalled = 0, false
+	var err error
+	if c.tls != nil {
+		_, err = c.tls.Write(*c.out)
+	} else {
+		_, err = c.write(*c.out)
+	}
+	return err
+}
+
+// write sends all of p, or fails for good.
+func (c *stream) write(p []byte) (int, error) {
+	c.sending, c.off, c.stalled = p, 0, false
+	defer func() { c.sending = nil }()
 	for {
 		err := c.interrupted(c.send())
 		if err != errWoken {
-			return err
+			return c.off, err
 		}
 		// Whoever woke us may have meant the wait that comes next.
 		c.again = true
 		if c.stalled {
 			if err := c.owner.woken(); err != nil {
-				return err
+				return c.off, err
 			}
 		}
 	}
 }
 
-// send writes what is left of the replies from off on.
+// send writes what is left of sending from off on.
 func (c *stream) send() error {
 	if c.raw == nil {
 		c.stalled = true // as far as we can know
 		c.owner.blocked()
-		n, err := c.nc.Write((*c.out)[c.off:])
+		n, err := c.nc.Write(c.sending[c.off:])
 		c.off += n
 		return err
 	}
@@ -279,8 +301,8 @@ func (c *stream) dropOut() {
 }
 
 func (c *stream) tryWrite(fd uintptr) bool {
-	for c.off < len(*c.out) {
-		n, err := syscall.Write(int(fd), (*c.out)[c.off:])
+	for c.off < len(c.sending) {
+		n, err := syscall.Write(int(fd), c.sending[c.off:])
 		switch err {
 		case nil:
 			c.off += n
@@ -353,6 +375,14 @@ func (c *stream) take(n int) {
 		return
 	}
 	c.r += n
+}
+
+// farewell ends TLS in good order, so that the client knows that nothing was cut
+// off.
+func (c *stream) farewell() {
+	if c.tls != nil {
+		_ = c.tls.CloseWrite() // the connection is closed in any case
+	}
 }
 
 // halfClose tells the client that nothing more will come from us.

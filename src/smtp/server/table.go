@@ -37,7 +37,7 @@ type row struct {
 var commands = [...]row{
 	{"HELO", PhaseHelo, 0, (*Session).checkHelo, (*Session).helo},
 	{"EHLO", PhaseEhlo, 0, (*Session).checkEhlo, (*Session).ehlo},
-	{"STARTTLS", PhaseStartTLS, needHelo | noTx | last, (*Session).checkStartTLS, nil},
+	{"STARTTLS", PhaseStartTLS, needHelo | noTx | last, (*Session).checkStartTLS, (*Session).startTLS},
 	{"AUTH", PhaseAuth, needHelo | noTx | last, (*Session).checkAuth, nil},
 	{"MAIL FROM", PhaseMailFrom, needHelo | noTx, (*Session).checkMail, (*Session).mail},
 	{"RCPT TO", PhaseRcptTo, needTx, (*Session).checkRcpt, (*Session).rcpt},
