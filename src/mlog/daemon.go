@@ -67,6 +67,14 @@ func (l *Logger) ReloadFailed(err error) {
 	l.Warnf("warn: configuration not reloaded, nothing has changed: %v", err)
 }
 
+// CertsRenewed tells that changed files of certificates are in use, and
+// CertsNotRenewed why they are not.
+func (l *Logger) CertsRenewed() { l.Infof("info: certificates renewed") }
+
+func (l *Logger) CertsNotRenewed(err error) {
+	l.Warnf("warn: certificates not renewed, the old ones stay: %v", err)
+}
+
 // OtherBuild tells that the program's file was replaced while it runs.
 func (l *Logger) OtherBuild(title string) {
 	l.Warnf("warn: %s: the installed smtpd is not the one that runs: a restart is needed", title)

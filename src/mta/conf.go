@@ -6,12 +6,12 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 
 	"opensmtpd/src/conf"
 	"opensmtpd/src/conf/project"
 	"opensmtpd/src/mail"
 	"opensmtpd/src/mail/addr"
+	"opensmtpd/src/pki"
 )
 
 // Config is one generation of the configuration.
@@ -69,7 +69,7 @@ func NewConfig(gen mail.Gen, p *project.DispatcherConf, bundle []byte, ca func(s
 			a.ca = system
 		}
 		a.tls = &tls.Config{ClientSessionCache: tls.NewLRUClientSessionCache(tlsSessions)}
-		if err := protocols(a.tls, r.Protocols); err != nil {
+		if err := a.strength(p.Ciphers); err != nil {
 			return nil, fmt.Errorf("action %s: %w", r.Name, err)
 		}
 		c.Actions[r.Name] = a
@@ -123,51 +123,33 @@ func (a *Action) sender(s addr.Address) addr.Address {
 	return s
 }
 
-// tlsVersions are the words of tls_config_parse_protocols(3). Never written.
-var tlsVersions = map[string][]uint16{
-	"tlsv1.0": {tls.VersionTLS10}, "tlsv1.1": {tls.VersionTLS11}, "tlsv1.2": {tls.VersionTLS12}, "tlsv1.3": {tls.VersionTLS13},
-	"tlsv1":  {tls.VersionTLS10, tls.VersionTLS11, tls.VersionTLS12, tls.VersionTLS13},
-	"all":    {tls.VersionTLS10, tls.VersionTLS11, tls.VersionTLS12, tls.VersionTLS13},
-	"legacy": {tls.VersionTLS10, tls.VersionTLS11, tls.VersionTLS12, tls.VersionTLS13},
-	"secure": {tls.VersionTLS12, tls.VersionTLS13}, "default": {tls.VersionTLS12, tls.VersionTLS13},
+// strength sets which versions and ciphers are offered. ciphers are those of the
+// server for actions without any.
+func (a *Action) strength(ciphers string) error {
+	v, err := pki.ParseProtocols(a.Protocols)
+	if err != nil {
+		return err
+	}
+	if a.Ciphers != "" {
+		ciphers = a.Ciphers
+	}
+	c, err := pki.ParseCiphers(ciphers)
+	a.tls.MinVersion, a.tls.MaxVersion, a.tls.CipherSuites = v.Min, v.Max, c.Suites
+	return err
 }
 
-// protocols sets the versions that a list allows.
-func protocols(t *tls.Config, list string) error {
-	t.MinVersion = tls.VersionTLS12
-	if list == "" {
-		return nil
-	}
-	allowed := make(map[uint16]bool)
-	first := true
-	for word := range strings.FieldsFuncSeq(list, func(r rune) bool { return r == ',' || r == ':' || r == ' ' }) {
-		name, not := strings.CutPrefix(strings.ToLower(word), "!")
-		versions, ok := tlsVersions[name]
-		if !ok {
-			return fmt.Errorf("protocols: %q is unknown", word)
-		}
-		if first && not {
-			for _, v := range tlsVersions["all"] {
-				allowed[v] = true
-			}
-		}
-		first = false
-		for _, v := range versions {
-			allowed[v] = !not
-		}
-	}
-	t.MinVersion, t.MaxVersion = 0, 0
-	for _, v := range tlsVersions["all"] {
-		if !allowed[v] {
+// Identify gives the actions with a pki their certificates, by its name. They are
+// shown to servers that ask for one, whatever authorities these say they like.
+func (c *Config) Identify(cert func(pki string) (*tls.Certificate, error)) error {
+	for name, a := range c.Actions {
+		if a.PKI == "" {
 			continue
 		}
-		if t.MinVersion == 0 {
-			t.MinVersion = v
+		own, err := cert(a.PKI)
+		if err != nil {
+			return fmt.Errorf("action %s: %w", name, err)
 		}
-		t.MaxVersion = v
-	}
-	if t.MinVersion == 0 {
-		return fmt.Errorf("protocols: %q leaves none", list)
+		a.tls.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return own, nil }
 	}
 	return nil
 }

@@ -2,9 +2,7 @@ package mta
 
 import (
 	"context"
-	"crypto/sha256"
 	"crypto/tls"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"net"
@@ -17,6 +15,7 @@ import (
 
 	"opensmtpd/src/mail/addr"
 	"opensmtpd/src/mta/client"
+	"opensmtpd/src/pki"
 	"opensmtpd/src/privsep/msg"
 )
 
@@ -195,17 +194,10 @@ func (s *session) tlsConfig() *tls.Config {
 
 func (s *session) logTLS() {
 	st := s.conn.TLS()
-	bits := 256
-	cipher := tls.CipherSuiteName(st.CipherSuite)
-	if strings.Contains(cipher, "128") {
-		bits = 128
-	}
-	version := strings.Replace(tls.VersionName(st.Version), "TLS ", "TLSv", 1)
-	s.m.Log.MTATLS(s.id, fmt.Sprintf("%s:%s:%d", version, cipher, bits))
+	s.m.Log.MTATLS(s.id, pki.Describe(st))
 	fingerprint := ""
 	if len(st.PeerCertificates) > 0 {
-		sum := sha256.Sum256(st.PeerCertificates[0].Raw)
-		fingerprint = "SHA256:" + hex.EncodeToString(sum[:])
+		fingerprint = pki.Fingerprint(st.PeerCertificates[0])
 	}
 	s.m.Log.MTACertificate(s.id, s.relay.verify(), fingerprint)
 }

@@ -1,6 +1,7 @@
 package regress
 
 import (
+	"bufio"
 	"context"
 	"crypto/tls"
 	"fmt"
@@ -95,6 +96,46 @@ func client(t *testing.T, input, program string, args ...string) string {
 	return string(out)
 }
 
+// sClient runs openssl s_client, which sees the greeting and then quits, and
+// returns what it has written.
+func sClient(t *testing.T, args ...string) string {
+	t.Helper()
+	path, err := exec.LookPath("openssl")
+	if err != nil {
+		t.Skip("openssl is not installed")
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), daemon.Wait)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, path, args...)
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.Stderr = cmd.Stdout
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var all strings.Builder
+	in := bufio.NewReader(stdout)
+	for err == nil {
+		var line string
+		line, err = in.ReadString('\n')
+		all.WriteString(line)
+		// The greeting, or, behind STARTTLS, the end of the offers.
+		if strings.HasPrefix(line, "220 ") || strings.HasPrefix(line, "250 HELP") {
+			_, _ = io.WriteString(stdin, "QUIT\n") // what it answers tells
+		}
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("openssl %v: %v", args, err)
+	}
+	return all.String()
+}
+
 // TestTLSClients has programs that others wrote hand in mail by STARTTLS and by
 // SMTPS, with every kind of key.
 func TestTLSClients(t *testing.T) {
@@ -110,7 +151,7 @@ func TestTLSClients(t *testing.T) {
 				for _, how := range [][]string{{"-connect", d.smtps}, {"-connect", d.Addr, "-starttls", "smtp"}} {
 					args := append([]string{"s_client", "-servername", name, "-verify_hostname", name, "-CAfile", ca,
 						"-verify_return_error", "-crlf", "-ign_eof", version}, how...)
-					out := client(t, "EHLO x\nQUIT\n", "openssl", args...)
+					out := sClient(t, args...)
 					if !strings.Contains(out, "Verify return code: 0 (ok)") || !strings.Contains(out, "221 2.0.0") {
 						t.Errorf("%v:\n%s", args, out)
 					}
@@ -179,9 +220,9 @@ func TestTLSReload(t *testing.T) {
 	defer open.Close()
 	cert, _ := d.ca.Issue(pkitest.RSA, host)
 	d.write(host+".crt", cert) // its key is not there yet
-	_, errs, status := d.Run("", "smtpctl", "reload")
-	if status != 1 || !strings.Contains(errs, "pki "+host+": key "+d.Path(host+".key")) || !strings.Contains(errs, "the key is not that of the certificate") {
-		t.Errorf("status %d: %s", status, errs)
+	out, _, status := d.Run("", "smtpctl", "reload")
+	if status != 1 || !strings.Contains(out, "pki "+host+": key "+d.Path(host+".key")) || !strings.Contains(out, "the key is not that of the certificate") {
+		t.Errorf("status %d: %s", status, out)
 	}
 	if now := d.serial(t, host); now != before {
 		t.Errorf("certificate %s, before %s", now, before)
@@ -197,6 +238,29 @@ func TestTLSReload(t *testing.T) {
 	if text, err := io.ReadAll(open); err != nil || !strings.Contains(string(text), "221 2.0.0 Bye") {
 		t.Errorf("the session of before: %q, %v", text, err)
 	}
+}
+
+// TestTLSRenewal holds that changed files are taken without being asked, that
+// certificate and key may be replaced one after the other, and that the old ones
+// stay while the new are of no use.
+func TestTLSRenewal(t *testing.T) {
+	t.Parallel()
+	const host = "mx.example.org"
+	d := newTLS(t, "", "", "ecdsa:"+host)
+	d.Start()
+	before := d.serial(t, host)
+	cert, key := d.ca.Issue(pkitest.RSA, host)
+	d.write(host+".crt", cert)
+	d.AwaitLog(`warn: certificates not renewed, the old ones stay: .*the key is not that of the certificate`)
+	if now := d.serial(t, host); now != before {
+		t.Errorf("certificate %s, before %s", now, before)
+	}
+	d.write(host+".key", key)
+	d.AwaitLog(`info: certificates renewed`)
+	if now := d.serial(t, host); now == before {
+		t.Error("the old certificate is shown")
+	}
+	d.Ctl("reload")
 }
 
 // TestTLSBadFiles holds that a daemon does not start with certificates that are

@@ -18,7 +18,7 @@ func (c *checker) tls() {
 		c.protocols(a.Protocols, a.Place("protocols"))
 	}
 	for _, p := range c.cfg.PKIs {
-		if p.DHE != "" && p.DHE != "none" {
+		if p.DHE == "auto" || p.DHE == "legacy" {
 			c.diags.Warnf(p.Place("dhe"), "dhe has no effect: keys are exchanged by ECDHE, which every client has")
 		}
 	}

@@ -44,7 +44,11 @@ func (r *relaying) run(ctx context.Context) {
 
 // relayConf is the configuration of relaying.
 func relayConf(c proc.Conf, p *project.DispatcherConf, certs *certificates) (*mta.Config, error) {
-	return mta.NewConfig(c.Gen, p, c.Resources.CABundle, certs.authority)
+	conf, err := mta.NewConfig(c.Gen, p, c.Resources.CABundle, certs.authority)
+	if err == nil {
+		err = conf.Identify(certs.identity)
+	}
+	return conf, err
 }
 
 // task takes mail from queue.

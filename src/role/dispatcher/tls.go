@@ -2,6 +2,7 @@ package dispatcher
 
 import (
 	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"fmt"
 	"io"
@@ -97,6 +98,15 @@ func (x *certificates) listener(l *project.Listener) (*server.TLS, error) {
 	t := &server.TLS{Immediate: l.TLS == conf.SMTPS, Require: l.TLS == conf.StartTLSRequire, Verify: l.TLSVerify}
 	t.Config, err = s.Config(x.role.ctx)
 	return t, err
+}
+
+// identity returns what a relay action shows of us.
+func (x *certificates) identity(name string) (*tls.Certificate, error) {
+	c := x.chains[name]
+	if c == nil {
+		return nil, fmt.Errorf("there is no pki %s", name)
+	}
+	return c.Certificate(x.role.ctx, x.role.ask), nil
 }
 
 // authorities returns whom a listener trusts: a ca, or whom the system does.

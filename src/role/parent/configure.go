@@ -161,6 +161,7 @@ func (p *Parent) openAll(ctx context.Context, gen mail.Gen, l *load.Loaded, diag
 	for _, t := range l.Tables {
 		p.openTable(pl, t, diags)
 	}
+	p.certs = certState(l) // before they are read: what changes meanwhile has changed
 	openCerts(pl, diags)
 	if !diags.HasErrors() {
 		p.openPrograms(ctx, pl, diags)

@@ -78,6 +78,7 @@ type Parent struct {
 	reloading sync.Mutex // one reload at a time; guards what follows
 	gen       mail.Gen
 	open      map[string]bool // identities of the listeners that dispatcher has
+	certs     string          // what the files of certificates were like, see certState
 	given     map[proc.Role]map[string]string
 
 	mu      sync.Mutex
@@ -195,6 +196,7 @@ func (p *Parent) spawn() error {
 			p.died <- c
 		})
 	}
+	p.serving.Go(func() { p.keepCerts(ctx) })
 	return nil
 }
 

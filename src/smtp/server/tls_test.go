@@ -152,7 +152,7 @@ func TestSMTPS(t *testing.T) {
 	// A message of many records, and pipelined.
 	body := strings.Repeat(strings.Repeat("x", 70)+"\r\n", 3000)
 	go func() {
-		_, _ = io.WriteString(nc, "MAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.com>\r\nDATA\r\n"+body+".\r\nQUIT\r\n")
+		_, _ = io.WriteString(nc, "MAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.com>\r\nDATA\r\n\r\n"+body+".\r\nQUIT\r\n")
 	}()
 	for _, want := range []string{"250", "250", "354", "250", "221"} {
 		c.want("", want)
@@ -422,7 +422,7 @@ func TestSigningFails(t *testing.T) {
 		t.Error("a handshake without a signature")
 	}
 	<-r.mem.done
-	if !strings.Contains(r.log.String(), "TLS handshake failed: signing: unexpected EOF") {
+	if !strings.Contains(r.log.String(), "failed to sign handshake: signing: unexpected EOF") {
 		t.Errorf("log\n%v", r.log)
 	}
 }

@@ -34,6 +34,12 @@ func (e notNowError) Temporary() bool { return true }
 // Read implements net.Conn.
 func (w *wire) Read(b []byte) (int, error) {
 	for {
+		if w.wait && w.c.again { // a write of the handshake was woken
+			w.c.again = false
+			if err := w.c.owner.impatient(); err != nil {
+				return 0, err
+			}
+		}
 		n, err := w.read(b)
 		err = w.c.interrupted(err)
 		if err == nil || !errors.Is(err, errWoken) {
@@ -124,7 +130,11 @@ func (c *stream) receiveTLS() error {
 			return errWoken
 		case errors.Is(err, syscall.EAGAIN):
 			c.giveBack()
-			if c.once {
+			switch {
+			case c.again: // TLS has written, and was woken
+				c.again = false
+				return errWoken
+			case c.once:
 				return syscall.EAGAIN
 			}
 			if err := c.raw.Read(readable); err != nil {
