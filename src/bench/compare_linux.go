@@ -178,14 +178,14 @@ func (c *compare) perConnection(ctx context.Context, addr string, srv *server) (
 	}
 	all := min(c.idle, maxIdle)
 	few := all / 10
-	conns, err := holdIdle(ctx, addr, few)
+	conns, err := holdIdle(ctx, load.Dial, addr, few)
 	defer func() { closeAll(conns) }()
 	if err != nil {
 		return 0, err
 	}
 	pause(ctx, 500*time.Millisecond)
 	before := pss(srv.cmd.Process.Pid)
-	more, err := holdIdle(ctx, addr, all-few)
+	more, err := holdIdle(ctx, load.Dial, addr, all-few)
 	conns = append(conns, more...)
 	if err != nil {
 		return 0, err

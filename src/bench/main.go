@@ -2,7 +2,7 @@
 // by `make bench`; speed never lives in a test.
 //
 //	bench load    -addr HOST:PORT …   send messages, print what was acknowledged
-//	bench idle    -addr HOST:PORT -n N  hold idle connections until interrupted
+//	bench idle    -addr HOST:PORT -n N [-smtps]  hold idle connections until interrupted
 //	bench sink    -addr HOST:PORT     take messages and forget them
 //	bench compare [-rounds N] …       ours and Debian's Postfix in turn (root, Linux)
 //	bench relay   [-rounds N] …       the same for relaying to a sink, and Debian's
@@ -86,10 +86,15 @@ func runIdle(ctx context.Context, args []string, out io.Writer) error {
 	fs := flag.NewFlagSet("idle", flag.ContinueOnError)
 	addr := fs.String("addr", "127.0.0.1:2525", "server")
 	n := fs.Int("n", 1000, "connections")
+	smtps := fs.Bool("smtps", false, "in TLS from the first byte")
 	if err := fs.Parse(args); err != nil {
 		return err
 	}
-	conns, err := holdIdle(ctx, *addr, *n)
+	dial := load.Dial
+	if *smtps {
+		dial = load.DialTLS
+	}
+	conns, err := holdIdle(ctx, dial, *addr, *n)
 	defer closeAll(conns)
 	if err != nil {
 		return err
@@ -99,11 +104,14 @@ func runIdle(ctx context.Context, args []string, out io.Writer) error {
 	return nil
 }
 
+// dialer is how a connection is made, until the greeting.
+type dialer func(ctx context.Context, addr string, timeout time.Duration) (*load.Conn, error)
+
 // holdIdle opens n connections that have said EHLO and then keep still.
-func holdIdle(ctx context.Context, addr string, n int) ([]*load.Conn, error) {
+func holdIdle(ctx context.Context, dial dialer, addr string, n int) ([]*load.Conn, error) {
 	conns := make([]*load.Conn, 0, n)
 	for range n {
-		c, err := load.Dial(ctx, addr, 30*time.Second)
+		c, err := dial(ctx, addr, 30*time.Second)
 		if err != nil {
 			return conns, fmt.Errorf("idle connection %d: %w", len(conns), err)
 		}

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"opensmtpd/src/conf/project"
+	"opensmtpd/src/pki/pkitest"
 )
 
 // smarthost is a world whose mail all goes to one server by a url.
@@ -78,6 +79,58 @@ func TestSchemes(t *testing.T) {
 		}
 		if strings.HasPrefix(tc.want, failed) && len(s.got()) != 0 {
 			t.Errorf("%s: the server got a message", tc.url)
+		}
+	}
+}
+
+// A server that wants to know us sees the certificate of the action's pki, signed
+// for elsewhere; versions and ciphers are those of the action, or of the server.
+func TestOwnCertificate(t *testing.T) {
+	a, own := authority(t), pkitest.New(t)
+	for _, tc := range []struct {
+		name   string
+		change func(*project.DispatcherConf)
+		want   string
+		line   string // of the log
+	}{
+		{"shown", func(p *project.DispatcherConf) { p.Relays[0].PKI = "us" }, delivered, "mta tls ciphers=TLSv1.3:TLS_"},
+		{"none", func(*project.DispatcherConf) {}, failed, ""},
+		{"versions", func(p *project.DispatcherConf) { p.Relays[0].PKI, p.Relays[0].Protocols = "us", "TLSv1.2" }, delivered,
+			"mta tls ciphers=TLSv1.2:ECDHE-ECDSA-AES128-GCM-SHA256:128"},
+		{"ciphers", func(p *project.DispatcherConf) {
+			p.Relays[0].PKI, p.Relays[0].Protocols, p.Relays[0].Ciphers, p.Ciphers = "us", "TLSv1.2", "CHACHA20", "AES256"
+		}, delivered, "mta tls ciphers=TLSv1.2:ECDHE-ECDSA-CHACHA20-POLY1305:256"},
+		{"ciphers of the server", func(p *project.DispatcherConf) {
+			p.Relays[0].PKI, p.Relays[0].Protocols, p.Ciphers = "us", "TLSv1.2", "AES256+AEAD"
+		}, delivered, "mta tls ciphers=TLSv1.2:ECDHE-ECDSA-AES256-GCM-SHA384:256"},
+	} {
+		cfg := a.server(t, "mx.far.example")
+		cfg.ClientAuth, cfg.ClientCAs = tls.RequireAndVerifyClientCert, own.Pool()
+		s := &script{tls: cfg}
+		w := newWorld(t, false, nil)
+		c, err := NewConfig(1, dispatcherConf(func(p *project.DispatcherConf) {
+			p.Relays[0].Host = "smtp+tls://mx.far.example"
+			tc.change(p)
+		}), a.pem, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Identify(func(name string) (*tls.Certificate, error) {
+			if name != "us" {
+				t.Errorf("asked for %q", name)
+			}
+			return own.Chain(pkitest.RSA, "us.example").Certificate(t.Context(), own.Sign), nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		w.Configure(c)
+		w.domain("mx.far.example", "0 mx.far.example 192.0.2.1")
+		w.server("192.0.2.1:25", s.serve)
+		if got := outcomes(w.send(w.task("b@far.example"))); !strings.HasPrefix(got, tc.want) {
+			t.Errorf("%s: %s, want %s", tc.name, got, tc.want)
+		}
+		if tc.line != "" && len(w.lines(tc.line)) != 1 {
+			t.Errorf("%s: no %q in\n%s", tc.name, tc.line, strings.Join(w.lines(""), "\n"))
 		}
 	}
 }

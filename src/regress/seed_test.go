@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"opensmtpd/src/pki/pkitest"
 	"opensmtpd/src/regress/daemon"
 )
 
@@ -48,8 +49,9 @@ func addInterface(t *testing.T, name string) {
 	}
 }
 
-// seedMachine makes the gateway of the article: interfaces, maps, certificates.
-func seedMachine(t *testing.T, bin string) {
+// seedMachine makes the gateway of the article: interfaces, maps, certificates
+// of the authority that it returns.
+func seedMachine(t *testing.T, bin string) *pkitest.Authority {
 	t.Helper()
 	for name, nets := range seedInterfaces {
 		addInterface(t, name)
@@ -72,11 +74,18 @@ func seedMachine(t *testing.T, bin string) {
 	write("/etc/mail/secrets", "smtp.example.com user:password\nsmtp.gmail.com user:password\nsmtp.hig.no user:password\n", 0o640)
 	sh(t, filepath.Join(bin, "makemap"), "-t", "aliases", "/etc/mail/aliases")
 	sh(t, filepath.Join(bin, "makemap"), "/etc/mail/secrets")
-	for _, name := range []string{"rl0", "172.20.0.12", "home.defcon.no"} {
-		write("/etc/mail/certs/"+name+".crt", "", 0o644)
-		write("/etc/mail/certs/"+name+".key", "", 0o600)
+	ca := pkitest.New(t)
+	for _, name := range seedCerts {
+		cert, key := ca.Issue(pkitest.RSA, name+".seed.example")
+		write("/etc/mail/certs/"+name+".crt", string(cert), 0o644)
+		write("/etc/mail/certs/"+name+".key", string(key), 0o600)
 	}
+	return ca
 }
+
+// seedCerts are the certificates that the article's files name, or mean by the
+// name of their interface.
+var seedCerts = []string{"rl0", "172.20.0.12", "home.defcon.no"}
 
 // TestSeedFiles loads the article's eight configurations, unedited, on a machine
 // like his; what -C conf makes of them loads without a word about their age.

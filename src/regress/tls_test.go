@@ -218,6 +218,9 @@ func TestTLSReload(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer open.Close()
+	if got := d.Ctl("show", "stats"); !strings.Contains(got, "smtp.smtps=1\n") || !strings.Contains(got, "smtp.tls=0\n") {
+		t.Errorf("stats:\n%s", got)
+	}
 	cert, _ := d.ca.Issue(pkitest.RSA, host)
 	d.write(host+".crt", cert) // its key is not there yet
 	out, _, status := d.Run("", "smtpctl", "reload")

@@ -5,6 +5,7 @@ package load
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -199,6 +200,27 @@ func Dial(ctx context.Context, addr string, timeout time.Duration) (*Conn, error
 	}
 	c := &Conn{Conn: nc, r: bufio.NewReaderSize(nc, 1024), timeout: timeout}
 	if err := c.want("greeting", 2); err != nil {
+		nc.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// DialTLS is Dial for a server that speaks TLS from the first byte. Nobody's
+// certificate is checked: it is a measurement.
+func DialTLS(ctx context.Context, addr string, timeout time.Duration) (*Conn, error) {
+	d := net.Dialer{Timeout: timeout}
+	nc, err := d.DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	c := &Conn{Conn: tls.Client(nc, &tls.Config{InsecureSkipVerify: true}), timeout: timeout}
+	c.r = bufio.NewReaderSize(c.Conn, 1024)
+	err = c.SetDeadline(time.Now().Add(timeout))
+	if err == nil {
+		err = c.want("greeting", 2)
+	}
+	if err != nil {
 		nc.Close()
 		return nil, err
 	}

@@ -9,6 +9,7 @@ import (
 	"opensmtpd/src/privsep/proc"
 	"opensmtpd/src/smtp"
 	"opensmtpd/src/smtp/server"
+	"opensmtpd/src/stat"
 )
 
 // intake is told by queue whether it takes mail.
@@ -118,8 +119,21 @@ func (r *Role) serve(nc net.Conn, l *server.Listener, c server.Client) {
 	}
 }
 
+// secure is the gauge of sessions in TLS that s belongs to.
+func (r *Role) secure(s *server.Session) *stat.Counter {
+	if s.Listener.TLS.Immediate {
+		return r.stats.smtps
+	}
+	return r.stats.tls
+}
+
 // over is told that a session has ended.
-func (r *Role) over(*server.Session) { r.leave() }
+func (r *Role) over(s *server.Session) {
+	if s.TLS != nil {
+		r.secure(s).Sub(1)
+	}
+	r.leave()
+}
 
 func (r *Role) leave() {
 	r.stats.session.Sub(1)

@@ -56,6 +56,7 @@ type Role struct {
 type counters struct {
 	set                          stat.Set
 	session, local, inet4, inet6 *stat.Counter
+	tls, smtps                   *stat.Counter
 }
 
 // New returns the role with its first generation in force. Nothing is accepted
@@ -74,10 +75,13 @@ func New(env proc.Env) (*Role, error) {
 	r.stats.local = r.stats.set.Counter(stat.SMTPSessionLocal)
 	r.stats.inet4 = r.stats.set.Counter(stat.SMTPSessionInet4)
 	r.stats.inet6 = r.stats.set.Counter(stat.SMTPSessionInet6)
+	r.stats.tls = r.stats.set.Counter(stat.SMTPTLS)
+	r.stats.smtps = r.stats.set.Counter(stat.SMTPSMTPS)
 	r.back = newBackend(env, r.over)
 	r.gate.max = maxSessions()
 	r.relay = newRelaying(env, &r.stats, nil)
-	r.smtp = server.New(server.Config{Backend: r.back, Clock: env.Clock, Log: env.Log, NewID: rand.Uint64, Trace: env.Trace, Quiet: debug.FreeOSMemory})
+	r.smtp = server.New(server.Config{Backend: r.back, Clock: env.Clock, Log: env.Log, NewID: rand.Uint64, Trace: env.Trace, Quiet: debug.FreeOSMemory,
+		Secured: func(s *server.Session) { r.secure(s).Add(1) }})
 	for _, what := range env.Paused {
 		r.gate.paused = r.gate.paused || what == "smtp"
 	}

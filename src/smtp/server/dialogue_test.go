@@ -2,6 +2,7 @@ package server
 
 import (
 	"bufio"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -14,6 +15,8 @@ import (
 	"time"
 
 	"opensmtpd/src/mail/addr"
+	"opensmtpd/src/pki"
+	"opensmtpd/src/pki/pkitest"
 )
 
 // A dialogue file is a conversation, line by line:
@@ -29,6 +32,7 @@ import (
 //	long 5000             the client sends a NOOP of so many bytes with its end
 //	text 5000             a line of so many bytes without its end
 //	flood 5000            so many bytes and no end
+//	tls                   the client makes a TLS handshake
 //	close                 the client closes
 //	over                  the client closes, and the session is over
 //	accepted 1            so many messages have been accepted in all
@@ -60,6 +64,23 @@ type dialogue struct {
 	where string
 	conn  net.Conn
 	in    *bufio.Reader
+	ca    *pkitest.Authority
+}
+
+func (d *dialogue) authority() *pkitest.Authority {
+	if d.ca == nil {
+		d.ca = pkitest.New(d.t)
+	}
+	return d.ca
+}
+
+// handshake goes on in TLS.
+func (d *dialogue) handshake() {
+	nc := tls.Client(d.client(), d.authority().Client(d.rig.ln.Hostname))
+	if err := nc.Handshake(); err != nil {
+		d.fatalf("handshake: %v", err)
+	}
+	d.conn, d.in = nc, bufio.NewReader(nc)
 }
 
 func (d *dialogue) fatalf(format string, args ...any) {
@@ -101,6 +122,8 @@ func (d *dialogue) step(line string) {
 		d.send("X:" + strings.Repeat("x", d.number(arg)-2) + "\r\n")
 	case "flood":
 		d.send(strings.Repeat("x", d.number(arg)))
+	case "tls":
+		d.handshake()
 	case "close":
 		d.client().Close()
 	case "accepted":
@@ -137,6 +160,13 @@ func (d *dialogue) set(arg string) {
 		d.rig.trace.Store(true)
 	case "mask-src":
 		ln.MaskSource = true
+	case "tls": // starttls, require or smtps
+		s := pki.Server{Chains: []*pki.Chain{d.authority().Chain(pkitest.ECDSA, ln.Hostname)}, Ask: d.ca.Sign}
+		cfg, err := s.Config(d.t.Context())
+		if err != nil {
+			d.fatalf("%v", err)
+		}
+		ln.TLS = &TLS{Config: cfg, Require: value == "require", Immediate: value == "smtps"}
 	case "no-dsn":
 		ln.NoDSN = true
 	case "address":

@@ -3,6 +3,7 @@ package server
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -16,12 +17,28 @@ import (
 
 	"opensmtpd/src/clock"
 	"opensmtpd/src/mlog"
+	"opensmtpd/src/pki"
+	"opensmtpd/src/pki/pkitest"
 )
 
 // BenchmarkIdle measures what a connection costs that has said EHLO and waits:
 // proportional set size of the whole process (goroutine, socket, session), for
 // 10,000 at once, and after a moment of quiet. The clients are another process.
-func BenchmarkIdle(b *testing.B) {
+func BenchmarkIdle(b *testing.B) { idle(b, nil) }
+
+// BenchmarkIdleTLS is BenchmarkIdle in TLS, with the certificate and the cipher
+// that most have: RSA, and what both sides prefer.
+func BenchmarkIdleTLS(b *testing.B) {
+	a := pkitest.New(b)
+	s := pki.Server{Chains: []*pki.Chain{a.Chain(pkitest.RSA, "mx.example.com")}, Ask: a.Sign}
+	cfg, err := s.Config(context.Background())
+	if err != nil {
+		b.Fatal(err)
+	}
+	idle(b, &TLS{Config: cfg, Immediate: true})
+}
+
+func idle(b *testing.B, secure *TLS) {
 	const n = 10000
 	srv := New(Config{Backend: nowhere{}, Clock: clock.NewSystem(), Log: mlog.New(deaf{}, false), NewID: rand.Uint64, Quiet: debug.FreeOSMemory})
 	ctx, cancel := context.WithCancel(context.Background())
@@ -31,7 +48,7 @@ func BenchmarkIdle(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	l := &Listener{Hostname: "mx.example.com", Settings: Settings{MaxMails: 100, MaxRcpt: 1000, MaxSize: 1 << 20}}
+	l := &Listener{Hostname: "mx.example.com", Settings: Settings{MaxMails: 100, MaxRcpt: 1000, MaxSize: 1 << 20}, TLS: secure}
 	accepted := make(chan struct{})
 	go func() {
 		defer close(accepted)
@@ -47,7 +64,7 @@ func BenchmarkIdle(b *testing.B) {
 	for range b.N {
 		before := pss(b)
 		client := exec.Command(os.Args[0], "-test.run=^TestIdleClients$")
-		client.Env = append(os.Environ(), "IDLE_CLIENTS="+ln.Addr().String()+" "+fmt.Sprint(n))
+		client.Env = append(os.Environ(), "IDLE_CLIENTS="+ln.Addr().String()+" "+fmt.Sprint(n, secure != nil))
 		client.Stderr = os.Stderr
 		stop, _ := client.StdinPipe()
 		out, _ := client.StdoutPipe()
@@ -64,6 +81,13 @@ func BenchmarkIdle(b *testing.B) {
 		b.ReportMetric(float64(pss(b)-before)/n, "B/conn-quiet")
 		stop.Close()
 		_ = client.Wait()
+		for srv.Len() > 0 {
+			wait, _ := clock.NewSystem().After(sweepEvery)
+			<-wait
+		}
+		wait, _ = clock.NewSystem().After((quietSweeps + 2) * sweepEvery)
+		<-wait
+		b.ReportMetric(float64(pss(b)-before)/n, "B/conn-after")
 	}
 	ln.Close()
 	<-accepted
@@ -95,7 +119,8 @@ func pss(b *testing.B) int64 {
 func TestIdleClients(t *testing.T) {
 	var addr string
 	var n int
-	if _, err := fmt.Sscan(os.Getenv("IDLE_CLIENTS"), &addr, &n); err != nil {
+	var secure bool
+	if _, err := fmt.Sscan(os.Getenv("IDLE_CLIENTS"), &addr, &n, &secure); err != nil {
 		t.Skip("only for BenchmarkIdle")
 	}
 	for range n {
@@ -104,6 +129,9 @@ func TestIdleClients(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer nc.Close()
+		if secure {
+			nc = tls.Client(nc, &tls.Config{InsecureSkipVerify: true})
+		}
 		var b [512]byte
 		if _, err := nc.Read(b[:]); err != nil {
 			t.Fatal(err)

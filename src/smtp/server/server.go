@@ -22,6 +22,8 @@ type Config struct {
 	// Quiet is called, in the goroutine of Run, when sessions rest after much
 	// work: the moment to give memory back. May be nil.
 	Quiet func()
+	// Secured is told that TLS protects a session from now on. May be nil.
+	Secured func(*Session)
 	// Trace tells whether a trace is on: "smtp" shows commands and replies. Nil:
 	// none is.
 	Trace func(name string) bool
@@ -36,6 +38,7 @@ type Server struct {
 	newID   func() uint64
 	pools   *pools
 	trace   func(name string) bool
+	secured func(*Session)
 
 	ctx  context.Context // of all sessions; ends when they are killed
 	kill context.CancelFunc
@@ -61,10 +64,13 @@ func New(c Config) *Server {
 	if c.Trace == nil {
 		c.Trace = func(string) bool { return false }
 	}
+	if c.Secured == nil {
+		c.Secured = func(*Session) {}
+	}
 	return &Server{
 		ctx: ctx, kill: kill,
 		backend: c.Backend, clock: c.Clock, log: c.Log, newID: c.NewID,
-		trace: c.Trace, quiet: c.Quiet,
+		trace: c.Trace, quiet: c.Quiet, secured: c.Secured,
 		pools:    newPools(),
 		stop:     make(chan struct{}),
 		sessions: make(map[*Session]struct{}),

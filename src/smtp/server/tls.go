@@ -58,6 +58,7 @@ func (s *Session) secure() error {
 	s.TLS = st
 	s.Helo, s.ESMTP, s.User = "", false, ""
 	s.describeTLS()
+	s.srv.secured(s)
 	return nil
 }
 
