@@ -100,7 +100,7 @@ func machine(files fstest.MapFS) load.Machine {
 		Egress:     func() ([]string, error) { return []string{"em0"}, nil },
 		UserExists: func(name string) (bool, error) { return name == "vmail" || name == "_filter", nil },
 		MailName:   "/etc/mail/mailname",
-		LibExec:    "/usr/local/libexec/smtpd",
+		LibExecs:   []string{"/usr/local/libexec/smtpd"},
 	}
 	return m
 }

@@ -91,3 +91,15 @@ func LibExec(executable string) string {
 	}
 	return filepath.Join(dir, "..", "libexec", "opensmtpd")
 }
+
+// LibExecs lists the directories of filter and table programs, given the path of
+// the running smtpd: ours, and those into which systems put programs that were
+// made for OpenSMTPD.
+func LibExecs(executable string) []string {
+	return []string{
+		LibExec(executable),
+		"/usr/libexec/opensmtpd", "/usr/local/libexec/opensmtpd", // Debian, FreeBSD
+		"/usr/libexec/smtpd", "/usr/local/libexec/smtpd", // OpenBSD
+		"/usr/lib/opensmtpd", // Alpine, Arch
+	}
+}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"opensmtpd/src/conf/check"
+	"opensmtpd/src/paths"
 )
 
 // Machine is what a configuration asks of the machine that it is loaded on. All
@@ -51,8 +52,8 @@ type Machine struct {
 	// UserExists tells whether the system knows the user; nil: not asked.
 	UserExists func(name string) (bool, error)
 
-	MailName string // path of the file with the server name
-	LibExec  string // directory of table programs
+	MailName string   // path of the file with the server name
+	LibExecs []string // directories of table programs
 	Values   check.Values
 }
 
@@ -81,8 +82,16 @@ func System() Machine {
 		DriverGroups: runtime.GOOS != "linux",
 		UserExists:   userExists,
 		MailName:     "/etc/mail/mailname",
-		LibExec:      "/usr/local/libexec/smtpd",
+		LibExecs:     libExecs(),
 	}
+}
+
+func libExecs() []string {
+	exe, err := os.Executable()
+	if err != nil {
+		exe = "/usr/sbin/smtpd"
+	}
+	return paths.LibExecs(exe)
 }
 
 // canonicalWait bounds the look for the host's own name: a machine whose name

@@ -66,10 +66,6 @@ func tableFiles(m Machine, cfg *conf.Config, diags *diag.List) check.Kinds {
 			fileTable(m, t, pos, kinds, diags)
 		case "db":
 			dbTable(m, t, pos, diags)
-		case "proc":
-			if t.Config == "" {
-				diags.Errorf(pos, "table %s: proc needs the path of a program", t.Name)
-			}
 		default:
 			program(m, t, pos, diags)
 		}
@@ -164,16 +160,54 @@ func dbTable(m Machine, t *conf.Table, pos conf.Pos, diags *diag.List) {
 	}
 }
 
+// TableProgram returns the program that serves a table, and its arguments: that
+// of a back end that is not built in has the rest as its only one, "proc" names a
+// path with arguments, or a back end once more. The program is a path, or a name
+// to be looked for where programs are. ok is false for what is built in.
+func TableProgram(t *conf.Table) (program string, args []string, ok bool) {
+	name, arg := t.Backend, t.Config
+	switch t.Backend {
+	case "static", "file", "db", "getpwnam":
+		return "", nil, false
+	case "proc":
+		if words := strings.Fields(t.Config); len(words) > 0 && filepath.IsAbs(words[0]) {
+			return words[0], words[1:], true
+		}
+		name, arg, _ = strings.Cut(t.Config, ":")
+	}
+	if arg != "" {
+		args = []string{arg}
+	}
+	return "table-" + name, args, true
+}
+
 // program checks that the program of a table is installed.
 func program(m Machine, t *conf.Table, pos conf.Pos, diags *diag.List) {
-	path := filepath.Join(m.LibExec, "table-"+t.Backend)
-	if strings.ContainsAny(t.Backend, "/ \t") || t.Backend == "" {
-		diags.Errorf(pos, "table %s: %q is not the name of a back end", t.Name, t.Backend)
+	name, _, _ := TableProgram(t)
+	switch {
+	case name == "table-":
+		diags.Errorf(pos, "table %s: proc needs the name or the path of a program", t.Name)
+		return
+	case !filepath.IsAbs(name) && strings.ContainsAny(name, "/ \t"):
+		diags.Errorf(pos, "table %s: %q is not the name of a back end", t.Name, strings.TrimPrefix(name, "table-"))
+		return
+	case strings.ContainsAny(t.Name, "|\r\n"):
+		diags.Errorf(pos, "table %q: a program cannot serve a table with such a name", t.Name)
 		return
 	}
-	if _, err := m.Stat(path); err != nil {
-		diags.Add(diag.Diag{Severity: diag.Error, Pos: pos,
-			Message: "table " + t.Name + ": backend \"" + t.Backend + "\" does not exist",
-			Hint:    "built in are file, db and getpwnam; another is the program " + path})
+	paths := []string{name}
+	if !filepath.IsAbs(name) {
+		paths = nil
+		for _, dir := range m.LibExecs {
+			paths = append(paths, filepath.Join(dir, name))
+		}
 	}
+	for _, p := range paths {
+		if _, err := m.Stat(p); err == nil {
+			return
+		}
+	}
+	diags.Add(diag.Diag{Severity: diag.Error, Pos: pos,
+		Message: "table " + t.Name + ": backend \"" + t.Backend + "\" does not exist",
+		Hint:    "built in are file, db and getpwnam; another is the program " + paths[0]})
 }

@@ -44,14 +44,13 @@ var (
 // Options of a Client.
 type Options struct {
 	Name  string // of the table
-	Delim string // of sub-addresses
 	Clock clock.Clock
 	Log   *mlog.Logger
 	// End has the running program killed and started again.
 	End func()
 }
 
-// Client is a table that a program serves. It is a table.Table.
+// Client is our end of a table's program, through all its lives.
 type Client struct {
 	o    Options
 	slot chan struct{} // of window: held by who has a request in flight
@@ -64,7 +63,13 @@ type Client struct {
 	work   sync.WaitGroup // the goroutines of sessions
 }
 
-var _ table.Table = (*Client)(nil)
+// Table is the table that the program of a client serves.
+type Table struct {
+	*Client
+	delim string // of sub-addresses
+}
+
+var _ table.Table = Table{}
 
 // New returns a client without a program: Use gives it one.
 func New(o Options) *Client {
@@ -107,15 +112,18 @@ func (c *Client) Close() {
 // Name implements table.Table.
 func (c *Client) Name() string { return c.o.Name }
 
+// Table returns the table; delim is the sub-address delimiter.
+func (c *Client) Table(delim string) Table { return Table{c, delim} }
+
 // Match implements table.Table.
-func (c *Client) Match(ctx context.Context, s table.Service, key string) (bool, error) {
-	_, found, err := c.first(ctx, opCheck, s, key)
+func (t Table) Match(ctx context.Context, s table.Service, key string) (bool, error) {
+	_, found, err := t.first(ctx, opCheck, s, key)
 	return found, err
 }
 
 // Lookup implements table.Table.
-func (c *Client) Lookup(ctx context.Context, s table.Service, key string) (string, bool, error) {
-	return c.first(ctx, opLookup, s, key)
+func (t Table) Lookup(ctx context.Context, s table.Service, key string) (string, bool, error) {
+	return t.first(ctx, opLookup, s, key)
 }
 
 // Fetch implements table.Table.
@@ -136,12 +144,12 @@ func (c *Client) Update(ctx context.Context) error {
 // first asks for the keys that match, the best first, and returns the answer to
 // the first that is there. They are asked for one after another: most are found
 // at once, and a program need not expect questions in a bunch.
-func (c *Client) first(ctx context.Context, o op, s table.Service, key string) (string, bool, error) {
+func (t Table) first(ctx context.Context, o op, s table.Service, key string) (string, bool, error) {
 	if len(key) > maxKey || !clean(key) {
 		return "", false, nil // no table holds such a key
 	}
-	for _, k := range keys(s, key, c.o.Delim) {
-		r, err := c.ask(ctx, request{o, s, k})
+	for _, k := range keys(s, key, t.delim) {
+		r, err := t.ask(ctx, request{o, s, k})
 		value, found, err := r.value(err)
 		if err != nil || found {
 			return value, found, err

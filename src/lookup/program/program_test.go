@@ -24,7 +24,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // world is a client and the other end of its program.
 type world struct {
-	*Client
+	Table
 	t     *testing.T
 	clock *clock.Fake
 	peer  net.Conn
@@ -49,7 +49,8 @@ func (w *world) logged(part string) bool {
 
 func newWorld(t *testing.T) *world {
 	w := &world{t: t, clock: clock.NewFake(time.Unix(1713795082, 354255000)), ended: make(chan struct{}, 8)}
-	w.Client = New(Options{Name: "devs", Delim: "+", Clock: w.clock, Log: mlog.New(w, true), End: func() { w.ended <- struct{}{} }})
+	c := New(Options{Name: "devs", Clock: w.clock, Log: mlog.New(w, true), End: func() { w.ended <- struct{}{} }})
+	w.Table = c.Table("+")
 	t.Cleanup(w.Close)
 	w.start()
 	return w
@@ -491,7 +492,7 @@ func FuzzProgram(f *testing.F) {
 			_, _ = theirs.Write(text)
 			theirs.Close()
 		})
-		if v, found, err := c.Lookup(t.Context(), table.Alias, "op"); err == nil && found && !strings.Contains(string(text), v) {
+		if v, found, err := c.Table("").Lookup(t.Context(), table.Alias, "op"); err == nil && found && !strings.Contains(string(text), v) {
 			t.Errorf("%q gives %q", text, v)
 		}
 		c.Close()

@@ -286,7 +286,7 @@ func open(t *testing.T, path string) *os.File {
 // keep has a program serve a table, by the protocol.
 func keep(t *testing.T, p tableprog.Table) table.Table {
 	ours, theirs := net.Pipe()
-	c := program.New(program.Options{Name: "t", Delim: "+", Clock: clock.NewSystem(), Log: mlog.New(nil, false)})
+	c := program.New(program.Options{Name: "t", Clock: clock.NewSystem(), Log: mlog.New(nil, false)})
 	c.Use(ours)
 	done := make(chan error)
 	var services []tableprog.Service
@@ -301,7 +301,7 @@ func keep(t *testing.T, p tableprog.Table) table.Table {
 		}
 		theirs.Close()
 	})
-	return c
+	return c.Table("+")
 }
 
 // rows is a program as those are that ask a database: a key is there, or is not.

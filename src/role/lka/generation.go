@@ -9,6 +9,7 @@ import (
 	"opensmtpd/src/conf"
 	"opensmtpd/src/conf/project"
 	"opensmtpd/src/lookup/expand"
+	"opensmtpd/src/lookup/program"
 	"opensmtpd/src/lookup/table"
 	"opensmtpd/src/mail"
 	"opensmtpd/src/paths"
@@ -20,8 +21,9 @@ import (
 type generation struct {
 	gen       mail.Gen
 	tables    map[string]table.Table
-	files     map[string]*table.Static // by identity
-	watches   map[string]*watch        // the files of maps, by identity
+	files     map[string]*table.Static   // by identity
+	watches   map[string]*watch          // the files of maps, by identity
+	programs  map[string]*program.Client // of tables, by identity
 	expand    expand.Config
 	resources proc.Resources
 	addrs     []netip.Addr // of this machine
@@ -34,27 +36,31 @@ func (r *Role) generation(c proc.Conf, before *generation) (*generation, error) 
 	for _, f := range c.Files {
 		if f.File != nil {
 			files[f.Identity] = f.File
-			defer f.File.Close()
 		}
 	}
+	defer func() {
+		for _, f := range files { // but what has found its owner
+			f.Close()
+		}
+	}()
 	var p project.LookupConf
 	if err := project.Decode(c.Projection, &p); err != nil {
 		return nil, err
 	}
 	g := &generation{
 		gen: c.Gen, tables: make(map[string]table.Table), files: make(map[string]*table.Static),
-		watches: make(map[string]*watch), resources: c.Resources, addrs: p.LocalAddrs,
+		watches: make(map[string]*watch), programs: make(map[string]*program.Client), resources: c.Resources, addrs: p.LocalAddrs,
 	}
 	for i := range p.Tables {
 		t, err := r.table(&p, &p.Tables[i], g, before, files)
 		if err != nil {
-			g.close()
+			r.release(g)
 			return nil, fmt.Errorf("table %s: %w", p.Tables[i].Name, err)
 		}
 		g.tables[p.Tables[i].Name] = t
 	}
 	if err := r.rules(g, &p); err != nil {
-		g.close()
+		r.release(g)
 		return nil, err
 	}
 	r.complain(g, &p)
@@ -77,7 +83,7 @@ func (r *Role) table(p *project.LookupConf, t *project.Table, g, before *generat
 	case "db":
 		return r.mapTable(p, t, g, before, files)
 	}
-	return nil, fmt.Errorf("back end %q is unknown to this build", t.Backend)
+	return r.programTable(p, t, g, files)
 }
 
 func (r *Role) fileTable(p *project.LookupConf, t *project.Table, g, before *generation, files map[string]*os.File) (table.Table, error) {

@@ -189,10 +189,3 @@ func (w *watch) close() {
 		w.file = nil
 	}
 }
-
-// close lets the descriptors of a generation go.
-func (g *generation) close() {
-	for _, w := range g.watches {
-		w.close()
-	}
-}

@@ -9,6 +9,7 @@ import (
 
 	"opensmtpd/src/ctl"
 	"opensmtpd/src/lookup/expand"
+	"opensmtpd/src/lookup/program"
 	"opensmtpd/src/lookup/ruleset"
 	"opensmtpd/src/lookup/table"
 	"opensmtpd/src/mail"
@@ -203,11 +204,6 @@ func (r *Role) updateTable(ctx context.Context, name string) *mailerr.Error {
 		r.log.TableUnknown(name)
 		return mailerr.Permanent(550, 3, 0, "there is no table "+name, nil)
 	}
-	s := static(t)
-	if s == nil || s.Path() == "" {
-		r.log.TableUpdated(name)
-		return nil
-	}
 	if err := r.reread(ctx, g, name, t); err != nil {
 		r.log.TableNotUpdated(name, err)
 		return mailerr.Permanent(550, 3, 0, "the old content stays: "+err.Error(), nil)
@@ -216,8 +212,15 @@ func (r *Role) updateTable(ctx context.Context, name string) *mailerr.Error {
 	return nil
 }
 
-// reread has a file opened again and reads it.
+// reread has a file opened again and reads it, or a program do what it does
+// instead.
 func (r *Role) reread(ctx context.Context, g *generation, name string, t table.Table) error {
+	if p, ok := t.(program.Table); ok {
+		return p.Update(ctx)
+	}
+	if s := static(t); s == nil || s.Path() == "" {
+		return nil
+	}
 	f, err := r.openTable(ctx, g.gen, name)
 	if err != nil {
 		return err

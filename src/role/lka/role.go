@@ -9,6 +9,8 @@
 // name servers are parsed by a library, and a name that is no host name is
 // dropped. Tables, .forward files and includes belong to the administrator or to
 // a user; what they make of one recipient is bounded in depth, number and size.
+// Table programs are the administrator's too, but not taken at their word: their
+// lines are bounded and checked, and no key with a line break in it reaches them.
 // The envelopes that result go to queue from here, so that dispatcher cannot
 // write one. A user is known to parent alone, which also reads his .forward, as
 // him; a virtual user's uid is what a table says, as the administrator wants it.
@@ -93,32 +95,44 @@ func (r *Role) Prepare(_ context.Context, c proc.Conf) error {
 
 // Commit implements proc.Program.
 func (r *Role) Commit(gen mail.Gen) {
+	if gone := r.swap(gen); gone != nil {
+		r.release(gone)
+	}
+}
+
+// swap puts the prepared generation in force and returns the one that nobody
+// needs any more, or nil.
+func (r *Role) swap(gen mail.Gen) (gone *generation) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	g := r.prepared
 	if g == nil || g.gen != gen {
-		return
+		return nil
 	}
 	r.prepared = nil
 	if r.current != nil {
 		r.old = append(r.old, r.current)
-		for ; len(r.old) > kept; r.old = r.old[1:] {
-			r.old[0].close()
+		if len(r.old) > kept {
+			gone, r.old = r.old[0], r.old[1:]
 		}
 		r.dns.Configure(g.resources.ResolvConf, g.resources.Hosts)
 		r.exchanger.Forget()
 	}
 	r.current = g
+	return gone
 }
 
 // Abort implements proc.Program.
 func (r *Role) Abort(gen mail.Gen) {
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.prepared != nil && r.prepared.gen == gen {
-		r.prepared.close()
-		r.prepared = nil
+	g := r.prepared
+	if g == nil || g.gen != gen {
+		r.mu.Unlock()
+		return
 	}
+	r.prepared = nil
+	r.mu.Unlock()
+	r.release(g)
 }
 
 // at returns a generation by its number: the current one when it is not known.
@@ -138,10 +152,12 @@ func (r *Role) Run(ctx context.Context) error {
 	<-ctx.Done()
 	r.dns.Close()
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, g := range append(r.old, r.current, r.prepared) {
+	all := append(r.old, r.current, r.prepared)
+	r.old, r.current, r.prepared = nil, &generation{}, nil
+	r.mu.Unlock()
+	for _, g := range all {
 		if g != nil {
-			g.close()
+			r.release(g)
 		}
 	}
 	return nil
@@ -153,6 +169,7 @@ func (r *Role) Handlers() []proc.Handler {
 		{From: proc.Dispatcher, Type: msg.TypeExpand, Concurrent: true, Do: r.expand},
 		{From: proc.Queue, Type: msg.TypeExpand, Concurrent: true, Do: r.expand},
 		{From: proc.Dispatcher, Type: msg.TypeRDNS, Concurrent: true, Do: r.rdns},
+		{From: proc.Parent, Type: msg.TypeProgram, Do: r.program},
 		{From: proc.Parent, Type: msg.TypeUserBase, Concurrent: true, Do: r.userBase},
 		{From: proc.Control, Type: msg.TypeControl, Concurrent: true, Do: r.control},
 		{From: proc.Control, Type: msg.TypeStats, Do: func(_ context.Context, q proc.Request) { q.Reply(r.stats.Reply()) }},

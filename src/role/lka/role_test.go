@@ -203,7 +203,7 @@ func TestBadGeneration(t *testing.T) {
 	for name, c := range map[string]proc.Conf{
 		"garbage":         {Gen: 2, Projection: []byte("{")},
 		"file":            badFile,
-		"back end":        {Gen: 2, Projection: projection(`"Backend":"file"`, `"Backend":"none"`), Files: good.Files},
+		"back end":        {Gen: 2, Projection: projection(`"Backend":"file"`, `"Backend":"none"`)},
 		"table of action": {Gen: 2, Projection: projection(`"Alias":"aliases"`, `"Alias":"nothing"`)},
 		"table of rule":   {Gen: 2, Projection: projection(`"Tag":{"Set":true,"Table":"`, `"Tag":{"Set":true,"Table":"no`)},
 	} {

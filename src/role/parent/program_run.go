@@ -12,6 +12,7 @@ import (
 
 	"opensmtpd/src/clock"
 	"opensmtpd/src/mlog"
+	"opensmtpd/src/paths"
 	"opensmtpd/src/privsep/imsg"
 	"opensmtpd/src/privsep/msg"
 	"opensmtpd/src/privsep/proc"
@@ -140,16 +141,8 @@ func programEnvironment() []string {
 	return env
 }
 
-// libExecs lists the directories of filter and table programs: ours, and those
-// into which systems put programs that were made for OpenSMTPD.
-func libExecs() []string {
-	return []string{
-		libExec(),
-		"/usr/libexec/opensmtpd", "/usr/local/libexec/opensmtpd", // Debian, FreeBSD
-		"/usr/libexec/smtpd", "/usr/local/libexec/smtpd", // OpenBSD
-		"/usr/lib/opensmtpd", // Alpine, Arch
-	}
-}
+// libExecs lists the directories of filter and table programs.
+func libExecs() []string { return paths.LibExecs(executable()) }
 
 // findProgram returns the path of a program of those directories, the first of
 // them when none has it.

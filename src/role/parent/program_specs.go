@@ -99,17 +99,14 @@ func filterProgram(name string, c *conf.Proc) programSpec {
 // table's name, with the configuration as its argument.
 func tableProgram(t *conf.Table) (programSpec, bool) {
 	spec := programSpec{Identity: load.TableIdentity(t), Name: t.Name, Role: proc.Lookup, Argv: []string{t.Name}}
-	switch t.Backend {
-	case "static", "file", "db", "getpwnam":
+	name, args, ok := load.TableProgram(t)
+	if !ok {
 		return programSpec{}, false
-	case "proc":
-		spec.Path = t.Config
-	default:
-		spec.Path = findProgram("table-" + t.Backend)
-		if t.Config != "" {
-			spec.Argv = append(spec.Argv, t.Config)
-		}
 	}
+	if spec.Path = name; !filepath.IsAbs(name) {
+		spec.Path = findProgram(name)
+	}
+	spec.Argv = append(spec.Argv, args...)
 	return spec, true
 }
 
