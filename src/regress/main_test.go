@@ -11,6 +11,9 @@ import (
 var inside = os.Getenv("REGRESS") == "inside"
 
 func TestMain(m *testing.M) {
+	if len(os.Args) == 3 && os.Args[1] == programWord {
+		os.Exit(tableProgram(os.Args[2]))
+	}
 	if os.Getenv("REGRESS") == "1" {
 		status, err := reexec()
 		if err != nil {

@@ -304,6 +304,20 @@ func (d *Daemon) Roles() map[string]int {
 	return roles
 }
 
+// Processes returns the process ids below the daemon whose command line has arg
+// in it.
+func (d *Daemon) Processes(arg string) []int {
+	d.t.Helper()
+	var list []int
+	for _, pid := range descendants(d.cmd.Process.Pid) {
+		cmdline, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+		if err == nil && bytes.Contains(append([]byte{0}, cmdline...), []byte("\x00"+arg+"\x00")) {
+			list = append(list, pid)
+		}
+	}
+	return list
+}
+
 // descendants returns a process and all below it.
 func descendants(root int) []int {
 	list := []int{root}
