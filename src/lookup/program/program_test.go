@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -20,7 +21,12 @@ import (
 	"opensmtpd/src/mlog"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if len(os.Args) == 2 && os.Args[1] == programWord {
+		os.Exit(serveEcho())
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // world is a client and the other end of its program.
 type world struct {
