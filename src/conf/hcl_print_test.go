@@ -8,37 +8,6 @@ import (
 	"opensmtpd/src/conf/native"
 )
 
-// TestHCLOddMacros holds what becomes of macros that HCL cannot have as they
-// are: names that begin with a digit, and those that are defined again.
-func TestHCLOddMacros(t *testing.T) {
-	const text = `2x = "one" #c1
-again = "old" #c2
-#c3
-again = "new" #c4
-match for any reject
-`
-	const want = `locals {
-  _2x = "one" #c1
-  #c2
-  #c3
-  again = "new" #c4
-}
-
-match {
-  from   = "local"
-  for    = "any"
-  reject = true
-}
-`
-	cfg, diags := native.Parse(func(string) ([]byte, error) { return []byte(text), nil }, "f", nil)
-	if diags.HasErrors() {
-		t.Fatal(diags.All())
-	}
-	if got, err := hcl.Print(cfg); err != nil || got != want {
-		t.Errorf("got (%v)\n%s\nwant\n%s", err, got, want)
-	}
-}
-
 // TestHCLNames holds that a name that is not UTF-8, which HCL cannot have, is
 // refused and not changed; values can be any bytes.
 func TestHCLNames(t *testing.T) {

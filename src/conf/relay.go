@@ -22,6 +22,13 @@ type RelayURL struct {
 // never written.
 var relayPorts = map[string]uint16{"smtp": 25, "smtp+tls": 25, "smtp+notls": 25, "lmtp": 0, "smtps": 465}
 
+// renamedSchemes maps schemes of before 6.4 to what is written since. It is never
+// written.
+var renamedSchemes = map[string]string{
+	"tls": "smtp+tls", "tls+auth": "smtp+tls", "secure": "smtps", "secure+auth": "smtps",
+	"smtps+auth": "smtps", "ssl": "smtps", "ssl+auth": "smtps",
+}
+
 // ParseRelay reads the url of a relay.
 func ParseRelay(s string) (RelayURL, error) {
 	u := RelayURL{Scheme: "smtp"}
@@ -30,6 +37,9 @@ func ParseRelay(s string) (RelayURL, error) {
 		u.Scheme, rest = strings.ToLower(scheme), after
 	}
 	port, known := relayPorts[u.Scheme]
+	if now := renamedSchemes[u.Scheme]; now != "" {
+		return u, fmt.Errorf("%s:// is of before 6.4: write %s://", u.Scheme, now)
+	}
 	if !known {
 		return u, fmt.Errorf("unknown scheme %q: smtp, smtp+tls, smtp+notls, smtps and lmtp are known", u.Scheme)
 	}

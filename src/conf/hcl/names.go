@@ -149,7 +149,7 @@ func (p *parser) macro(a *hclsyntax.Attribute, broken bool) {
 	if strings.ContainsAny(s, "\n\x00") || strings.Contains(a.Name, "-") {
 		return // no macro can be that
 	}
-	m := &conf.Macro{Node: p.node(a.NameRange), Name: a.Name, Value: s}
+	m := &conf.Macro{Node: p.node(a.NameRange), Name: macroName(a.Name), Value: s}
 	m.Bad = broken
 	p.cfg.Macros = append(p.cfg.Macros, m)
 	p.keep(&m.Node, a.SrcRange)

@@ -3,7 +3,6 @@ package hcl
 import (
 	"encoding/hex"
 	"fmt"
-	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -57,8 +56,7 @@ type outLine struct {
 type part struct {
 	key, value string // value may have several lines
 	node       *conf.Node
-	above      []string // comments of others that come before it
-	head       string   // of a block; no key then
+	head       string // of a block; no key then
 	body       []part
 }
 
@@ -155,7 +153,7 @@ func (w *writer) stmt(n *conf.Node, head string, body ...part) {
 func (w *writer) body(depth int, parts []part) {
 	for _, p := range parts {
 		if p.node != nil {
-			w.aboveAt(depth, slices.Concat(p.above, p.node.Doc))
+			w.aboveAt(depth, p.node.Doc)
 		}
 		switch {
 		case p.key == "" && len(p.body) == 0:
@@ -241,19 +239,9 @@ func (w *writer) macros() {
 	if len(w.cfg.Macros) == 0 {
 		return
 	}
-	last := make(map[string]*conf.Macro)
-	for _, m := range w.cfg.Macros {
-		last[localName(m.Name)] = m
-	}
-	var body []part
-	var above []string
-	for _, m := range w.cfg.Macros {
-		if last[localName(m.Name)] != m { // defined again, below
-			above = append(append(above, m.Doc...), nonEmpty(m.Comment)...)
-			continue
-		}
-		body = append(body, part{key: localName(m.Name), value: str(m.Value), node: &m.Node, above: above})
-		above = nil
+	body := make([]part, len(w.cfg.Macros))
+	for i, m := range w.cfg.Macros {
+		body[i] = part{key: localName(m.Name), value: str(m.Value), node: &m.Node}
 	}
 	w.line(0, "locals {")
 	w.body(1, body)
@@ -261,20 +249,28 @@ func (w *writer) macros() {
 	w.gap()
 }
 
-func nonEmpty(s string) []string {
-	if s == "" {
-		return nil
-	}
-	return []string{s}
-}
-
-// localName returns the name of a macro as HCL can have it: it cannot begin with
-// a digit.
+// localName returns the name of a macro as HCL can have it, which does not begin
+// with a digit: such a name, and one that looks like what is made of it, gets
+// another underscore.
 func localName(name string) string {
-	if name != "" && name[0] >= '0' && name[0] <= '9' {
+	if beforeDigit(name) {
 		return "_" + name
 	}
 	return name
+}
+
+// macroName is the way back.
+func macroName(local string) string {
+	if local[0] == '_' && beforeDigit(local) {
+		return local[1:]
+	}
+	return local
+}
+
+// beforeDigit tells whether name begins with a digit, but for underscores.
+func beforeDigit(name string) bool {
+	rest := strings.TrimLeft(name, "_")
+	return rest != "" && rest[0] >= '0' && rest[0] <= '9'
 }
 
 func (w *writer) declared() {

@@ -102,10 +102,14 @@ func narrow(all releases, used, clues []clue, lax bool) (releases, []clue, *clue
 }
 
 // mixed reports the clue c, which has no grammar in common with all of those
-// before.
+// before; or the one before that it disagrees with, when more of the file agrees
+// with c: one line was forgotten when the others were rewritten.
 func (s *scanner) mixed(c clue, before []clue) {
 	j := slices.IndexFunc(before, func(b clue) bool { return b.in&c.in == 0 })
 	b := before[max(j, 0)]
+	if s.agree(c) > s.agree(b) {
+		b, c = c, b
+	}
 	where := fmt.Sprintf("line %d", b.pos.Line)
 	if b.pos.File != c.pos.File {
 		where = fmt.Sprintf("%s:%d", b.pos.File, b.pos.Line)
@@ -113,6 +117,17 @@ func (s *scanner) mixed(c clue, before []clue) {
 	s.diags.Add(diag.Diag{Severity: diag.Error, Pos: c.pos,
 		Message: fmt.Sprintf("%q is of %v, but %q in %s is of %v: a file is written in one grammar", c.word, c.in, b.word, where, b.in),
 		Hint:    today[c.word]})
+}
+
+// agree counts the statements that a grammar of c has.
+func (s *scanner) agree(c clue) int {
+	n := 0
+	for _, b := range s.begins {
+		if b.in&c.in != 0 {
+			n++
+		}
+	}
+	return n
 }
 
 // today maps words of old grammars to what is written now. It is never written.

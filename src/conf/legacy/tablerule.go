@@ -102,7 +102,7 @@ func (p *parser) condition(r *rule, d *dest) bool {
 func (p *parser) tableFrom(r *rule, pos conf.Pos) {
 	r.cond = conf.Cond{Pos: pos, Not: p.not()}
 	switch {
-	case p.Skip("any"):
+	case p.any():
 		r.from = conf.FromAny
 	case p.Skip("local"):
 		r.from = conf.FromLocal
@@ -116,10 +116,14 @@ func (p *parser) tableFrom(r *rule, pos conf.Pos) {
 	}
 }
 
+// any reads any, or all: the word of before, which guides of 5.3 and later still
+// have, and which can be no network and no domain.
+func (p *parser) any() bool { return p.Skip("any") || p.Skip("all") }
+
 func (p *parser) tableFor(n *conf.Node, d *dest, pos conf.Pos) {
 	d.cond = conf.Cond{Pos: pos, Not: p.not()}
 	switch {
-	case p.Skip("any"):
+	case p.any():
 		d.kind = conf.ForAny
 	case p.Skip("local"):
 		d.kind = conf.ForLocal

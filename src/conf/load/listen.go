@@ -258,7 +258,7 @@ func (r *resolver) known() string {
 
 // services are the ports that must work on a machine without /etc/services.
 // The map is never written.
-var services = map[string]uint16{"smtp": 25, "smtps": 465, "submissions": 465, "submission": 587, "lmtp": 24}
+var services = map[string]uint16{"smtp": 25, "smtps": 465, "ssmtp": 465, "submissions": 465, "submission": 587, "lmtp": 24}
 
 // port returns the port of a statement.
 func (r *resolver) port(l *conf.Listen) (uint16, bool) {

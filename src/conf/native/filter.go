@@ -129,6 +129,14 @@ func (p *parser) filterCond(f *conf.Filter, conds []string) {
 	f.Conds = append(f.Conds, c)
 }
 
+// missingCode has what goes before a reply that was written without a code:
+// OpenSMTPD loads such a filter, and answers 421 in its place. It is never
+// written.
+var missingCode = map[string]string{"reject": "550", "disconnect": "421"}
+
+// codeless tells whether a reply is words alone.
+func codeless(s string) bool { return s != "" && (s[0] < '0' || s[0] > '9') }
+
 func (p *parser) decision(f *conf.Filter) {
 	if p.Bad {
 		return
@@ -147,8 +155,13 @@ func (p *parser) decision(f *conf.Filter) {
 		f.Decide.Kind = word
 	case word == "reject" || word == "disconnect" || word == "rewrite" || word == "report":
 		p.Advance()
-		syntax.Mark(&f.Node, "argument", p.Tok.Pos)
+		pos := p.Tok.Pos
+		syntax.Mark(&f.Node, "argument", pos)
 		f.Decide = conf.Decision{Kind: word, Arg: p.Str("the text of " + word)}
+		if code := missingCode[word]; code != "" && !p.Bad && codeless(f.Decide.Arg) {
+			p.Diags.Warnf(pos, "the reply of %s has no code: %s goes before it", word, code)
+			f.Decide.Arg = code + " " + f.Decide.Arg
+		}
 	case slices.Contains(condsRcpt, word):
 		p.Fail(p.Tok.Pos, "make two filters, and a chain of them", "a filter has one condition")
 	default:

@@ -1,6 +1,7 @@
 package syntax
 
 import (
+	"slices"
 	"strings"
 
 	"opensmtpd/src/conf"
@@ -42,9 +43,26 @@ func (p *Reader) macro(n conf.Node) *conf.Node {
 		return nil
 	}
 	m := &conf.Macro{Node: n, Name: name.Text, Value: value}
+	p.redefine(m)
 	p.Cfg.Macros = append(p.Cfg.Macros, m)
 	p.Lex.Define(name.Text, value, name.Pos)
 	return &m.Node
+}
+
+// redefine drops the definition that m takes the place of: all its uses are
+// read, and of one name the model keeps one. Its comments go to m.
+func (p *Reader) redefine(m *conf.Macro) {
+	i := slices.IndexFunc(p.Cfg.Macros, func(old *conf.Macro) bool { return old.Name == m.Name })
+	if i < 0 {
+		return
+	}
+	old := p.Cfg.Macros[i]
+	p.Cfg.Macros = slices.Delete(p.Cfg.Macros, i, i+1)
+	above := old.Doc
+	if old.Comment != "" {
+		above = append(above, old.Comment)
+	}
+	m.Doc = slices.Concat(above, m.Doc)
 }
 
 // notMacro tells whether $name would end before r.
