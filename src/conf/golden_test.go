@@ -144,12 +144,12 @@ func files(t *testing.T, input string) fstest.MapFS {
 
 const separator = "----\n"
 
-// TestGolden loads every file in testdata: the input, a separator, and what is
-// to come of it: findings, and when there is no error the canonical form, and the
-// sockets when there are others than the local one.
-func TestGolden(t *testing.T) {
-	names, err := filepath.Glob("testdata/*.txt")
-	if err != nil || len(names) < 20 {
+// goldenFiles runs a test for each file of a pattern, of which there are at least
+// so many: the input, a separator, and what got makes of the input.
+func goldenFiles(t *testing.T, pattern string, least int, got func(t *testing.T, input string) string) {
+	t.Helper()
+	names, err := filepath.Glob(pattern)
+	if err != nil || len(names) < least {
 		t.Fatalf("found %d golden files: %v", len(names), err)
 	}
 	for _, name := range names {
@@ -160,7 +160,7 @@ func TestGolden(t *testing.T) {
 				t.Fatal(err)
 			}
 			input, want, _ := strings.Cut(string(b), separator)
-			got := golden(t, input)
+			got := got(t, input)
 			if *update {
 				if err := os.WriteFile(name, []byte(input+separator+got), 0o644); err != nil {
 					t.Fatal(err)
@@ -173,6 +173,11 @@ func TestGolden(t *testing.T) {
 		})
 	}
 }
+
+// TestGolden loads every file in testdata: what is to come of it are findings, and
+// when there is no error the canonical form, and the sockets when there are others
+// than the local one.
+func TestGolden(t *testing.T) { goldenFiles(t, "testdata/*.txt", 20, golden) }
 
 func golden(t *testing.T, input string) string {
 	t.Helper()

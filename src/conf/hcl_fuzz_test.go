@@ -1,8 +1,6 @@
 package conf_test
 
 import (
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -13,34 +11,17 @@ import (
 	"opensmtpd/src/conf"
 	"opensmtpd/src/conf/diag"
 	"opensmtpd/src/conf/hcl"
-	"opensmtpd/src/conf/native"
 )
 
 func parseHCL(text string) (*conf.Config, *diag.List) {
-	return hcl.Parse(func(name string) ([]byte, error) {
-		if name != "f" {
-			return nil, os.ErrNotExist
-		}
-		return []byte(text), nil
-	}, "f", map[string]string{"given": "em0"})
+	return hcl.Parse(only(text), "f", map[string]string{"given": "em0"})
 }
 
 // FuzzHCL holds that nothing breaks the parser, that every place lies in the
 // text, and that whatever is read prints as the same configuration and as itself
 // from then on.
 func FuzzHCL(f *testing.F) {
-	names, err := filepath.Glob("testdata/hcl/*.txt")
-	if err != nil || len(names) == 0 {
-		f.Fatal("no seeds", err)
-	}
-	for _, name := range names {
-		b, err := os.ReadFile(name)
-		if err != nil {
-			f.Fatal(err)
-		}
-		input, _, _ := strings.Cut(string(b), separator)
-		f.Add(input)
-	}
+	seeds(f, "testdata/hcl/*.txt")
 	f.Fuzz(func(t *testing.T, text string) {
 		first, diags := parseHCL(text)
 		lines := strings.Count(text, "\n") + 1
@@ -50,22 +31,8 @@ func FuzzHCL(f *testing.F) {
 			}
 			_ = diags.Format(d)
 		}
-		if diags.HasErrors() {
-			return
-		}
-		printed, err := hcl.Print(first)
-		if err != nil {
-			t.Fatalf("what can be read cannot be printed: %v", err)
-		}
-		second, diags := parseHCL(printed)
-		if diags.HasErrors() {
-			t.Fatalf("%s\ndoes not load: %v", printed, diags.All())
-		}
-		if d := Diff(first, second); d != "" {
-			t.Fatalf("the print is another configuration\n%s\n%s", printed, d)
-		}
-		if again, err := hcl.Print(second); err != nil || again != printed {
-			t.Fatalf("no fixed point (%v)\n%s\n%s", err, printed, again)
+		if !diags.HasErrors() {
+			printable(t, first, hcl.Print, parseHCL)
 		}
 	})
 }
@@ -73,14 +40,9 @@ func FuzzHCL(f *testing.F) {
 // FuzzNativeToHCL holds that what smtpd.conf says HCL says too, comments and
 // names that are not UTF-8 aside.
 func FuzzNativeToHCL(f *testing.F) {
-	seeds(f)
+	seeds(f, "testdata/*.txt")
 	f.Fuzz(func(t *testing.T, text string) {
-		first, diags := native.Parse(func(name string) ([]byte, error) {
-			if name != "f" {
-				return nil, os.ErrNotExist
-			}
-			return []byte(text), nil
-		}, "f", nil)
+		first, diags := parseNative(text)
 		if diags.HasErrors() || !known(first) {
 			return
 		}
@@ -88,7 +50,7 @@ func FuzzNativeToHCL(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		second, diags := hcl.Parse(func(string) ([]byte, error) { return []byte(printed), nil }, "f", nil)
+		second, diags := hcl.Parse(only(printed), "f", nil)
 		if diags.HasErrors() {
 			t.Fatalf("%s\ndoes not load: %v", printed, diags.All())
 		}

@@ -113,32 +113,7 @@ func TestThroughHCL(t *testing.T) {
 
 // TestHCLGolden loads every file in testdata/hcl, as TestGolden does those of
 // smtpd.conf.
-func TestHCLGolden(t *testing.T) {
-	names, err := filepath.Glob("testdata/hcl/*.txt")
-	if err != nil || len(names) < 15 {
-		t.Fatalf("found %d golden files: %v", len(names), err)
-	}
-	for _, name := range names {
-		t.Run(strings.TrimSuffix(filepath.Base(name), ".txt"), func(t *testing.T) {
-			t.Parallel()
-			b, err := os.ReadFile(name)
-			if err != nil {
-				t.Fatal(err)
-			}
-			input, want, _ := strings.Cut(string(b), separator)
-			got := goldenHCL(t, input)
-			if *update {
-				if err := os.WriteFile(name, []byte(input+separator+got), 0o644); err != nil {
-					t.Fatal(err)
-				}
-				return
-			}
-			if d := cmp.Diff(want, got); d != "" {
-				t.Errorf("(-want +got)\n%s", d)
-			}
-		})
-	}
-}
+func TestHCLGolden(t *testing.T) { goldenFiles(t, "testdata/hcl/*.txt", 15, goldenHCL) }
 
 func goldenHCL(t *testing.T, input string) string {
 	t.Helper()

@@ -73,14 +73,7 @@ func (p *parser) expireAll(n conf.Node) *conf.Node {
 
 // messageSize reads SIZE size, or MAX-MESSAGE-SIZE size.
 func (p *parser) messageSize(n conf.Node) *conf.Node {
-	v := p.Size("size")
-	if p.Bad {
-		return nil
-	}
-	s := &p.Cfg.Server.MaxMessageSize
-	p.Replace(&s.Node, n, "the size of messages")
-	s.Value = v
-	return &s.Node
+	return p.MaxMessageSize(n, "the size of messages")
 }
 
 // hostnameStatement reads HOSTNAME name.
@@ -97,10 +90,7 @@ func (p *parser) mapQueue(n conf.Node) *conf.Node {
 	switch {
 	case p.Skip("compression"):
 		p.optional("an algorithm")
-		s := &p.Cfg.Server.QueueCompression
-		p.Replace(&s.Node, n, "queue compression")
-		s.Value = true
-		return &s.Node
+		return p.QueueCompression(n)
 	case p.Skip("interval"):
 		if p.Tok.Kind == lex.Number {
 			p.Advance()

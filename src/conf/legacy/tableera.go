@@ -1,7 +1,6 @@
 package legacy
 
 import (
-	"slices"
 	"strings"
 
 	"opensmtpd/src/conf"
@@ -87,54 +86,19 @@ func (p *parser) dropped(n conf.Node, why string) *conf.Node {
 	return nil
 }
 
-// maxWarns is how many delays bounce-warn has.
-const maxWarns = 4
-
 // bounceWarn reads BOUNCE-WARN delay, ….
 func (p *parser) bounceWarn(n conf.Node) *conf.Node {
-	s := &p.Cfg.Server.BounceWarn
 	if !p.More() {
 		p.warn(n.Pos, "", "bounce-warn sets nothing: senders are told after 4h")
 		return nil
 	}
-	var list conf.Durations
-	for first := true; first || p.SkipPunct(","); first = false {
-		pos := p.Tok.Pos
-		list.Value = append(list.Value, p.Delay("bounce delay"))
-		if len(list.Value) > maxWarns {
-			p.Complain(pos, "too many delays: at most %d", maxWarns)
-		}
-	}
-	if p.Bad {
-		return nil
-	}
-	p.Replace(&s.Node, n, "bounce-warn")
-	s.Value = list.Value
-	return &s.Node
+	return p.BounceWarn(n, "bounce-warn")
 }
 
-func (p *parser) maxDeferred(n conf.Node) *conf.Node {
-	v := p.Number("max-mta-deferred")
-	if p.Bad {
-		return nil
-	}
-	s := &p.Cfg.Server.MTAMaxDeferred
-	p.Replace(&s.Node, n, "max-mta-deferred")
-	s.Value = v
-	return &s.Node
-}
+func (p *parser) maxDeferred(n conf.Node) *conf.Node { return p.MTAMaxDeferred(n, "max-mta-deferred") }
 
 func (p *parser) delimiter(n conf.Node) *conf.Node {
-	pos := p.Tok.Pos
-	node := p.Setting(n, &p.Cfg.Server.SubAddrDelim, "subaddressing-delimiter", "a character")
-	switch v := p.Cfg.Server.SubAddrDelim.Value; {
-	case p.Bad:
-	case len(v) != 1:
-		p.Complain(pos, "subaddressing-delimiter must be one character")
-	case v[0] <= ' ' || v[0] > '~' || v == "@":
-		p.Complain(pos, "subaddressing-delimiter uses invalid character")
-	}
-	return node
+	return p.SubAddrDelim(n, "subaddressing-delimiter")
 }
 
 // limit reads LIMIT SESSION | MDA | SCHEDULER | MTA [for domain D] pairs.
@@ -148,12 +112,7 @@ func (p *parser) limit(n conf.Node) *conf.Node {
 	case p.Skip("scheduler"):
 		return p.Limits(n, "limit scheduler", &s.SchedulerLimits, conf.Keys(conf.SchedulerLimits()))
 	case p.Skip("mta"):
-		domain := ""
-		if p.Skip("for") {
-			p.Want("domain")
-			domain = strings.ToLower(p.Str("a domain"))
-		}
-		return p.MTALimits(n, domain)
+		return p.MTALimit(n)
 	}
 	p.UnknownOption("limit", []string{"session", "mda", "mta", "scheduler"})
 	return nil
@@ -161,27 +120,16 @@ func (p *parser) limit(n conf.Node) *conf.Node {
 
 // tableQueue reads QUEUE COMPRESSION | ENCRYPTION [KEY key].
 func (p *parser) tableQueue(n conf.Node) *conf.Node {
-	s := &p.Cfg.Server
 	switch {
 	case p.Skip("compression"):
 		p.optional("an algorithm")
-		p.Replace(&s.QueueCompression.Node, n, "queue compression")
-		s.QueueCompression.Value = true
-		return &s.QueueCompression.Node
+		return p.QueueCompression(n)
 	case p.Skip("encryption"):
 		key := ""
 		if p.Skip("key") {
 			key = p.Str("a key")
 		}
-		if p.Bad {
-			return nil
-		}
-		if key == "-" || strings.EqualFold(key, "stdin") {
-			key = "stdin"
-		}
-		p.Replace(&s.QueueEncryption.Node, n, "queue encryption")
-		s.QueueEncryption.Value = key
-		return &s.QueueEncryption.Node
+		return p.QueueEncryption(n, key)
 	}
 	p.UnknownOption("queue", []string{"compression", "encryption"})
 	return nil
@@ -189,20 +137,10 @@ func (p *parser) tableQueue(n conf.Node) *conf.Node {
 
 // pki reads PKI NAME certificate F | key F | ca F | dhparams F | dhe D.
 func (p *parser) pki(n conf.Node) *conf.Node {
-	pos := p.Tok.Pos
-	name := strings.ToLower(p.Str("the name of the pki"))
-	if p.Bad {
+	k := p.PKI(n)
+	if k == nil {
 		return nil
 	}
-	i := slices.IndexFunc(p.Cfg.PKIs, func(k *conf.PKI) bool { return k.Name == name })
-	if i < 0 {
-		i = len(p.Cfg.PKIs)
-		p.Cfg.PKIs = append(p.Cfg.PKIs, &conf.PKI{Node: n, Name: name})
-		syntax.Mark(&p.Cfg.PKIs[i].Node, "name", pos)
-	} else {
-		syntax.Join(&p.Cfg.PKIs[i].Node, n)
-	}
-	k := p.Cfg.PKIs[i]
 	for p.More() {
 		pos := p.Tok.Pos
 		switch {
@@ -213,26 +151,18 @@ func (p *parser) pki(n conf.Node) *conf.Node {
 			k.Key = p.Str("the path of a key")
 			k.At["key"] = pos
 		case p.Skip("ca"):
-			p.addCA(name, conf.Node{Pos: n.Pos}, pos)
+			p.addCA(k.Name, conf.Node{Pos: n.Pos}, pos)
 		case p.Skip("dhparams"):
 			p.Str("the path of a file")
-			p.warn(pos, "pki "+name+" dhe auto", "a file of parameters is not read any more")
+			p.warn(pos, "pki "+k.Name+" dhe auto", "a file of parameters is not read any more")
 		case p.Skip("dhe"):
-			p.dhe(k)
+			p.DHE(k)
 		default:
 			p.UnknownOption("pki", []string{"certificate", "key", "ca", "dhparams", "dhe"})
 			return &k.Node
 		}
 	}
 	return &k.Node
-}
-
-func (p *parser) dhe(k *conf.PKI) {
-	pos := p.Tok.Pos
-	k.DHE = strings.ToLower(p.Str("none, legacy or auto"))
-	if k.DHE != "none" && k.DHE != "legacy" && k.DHE != "auto" {
-		p.Complain(pos, "invalid DHE keyword: %s", k.DHE)
-	}
 }
 
 // ca reads CA NAME certificate F.

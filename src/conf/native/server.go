@@ -1,7 +1,6 @@
 package native
 
 import (
-	"slices"
 	"strings"
 	"time"
 
@@ -24,55 +23,30 @@ func (p *parser) admd(n conf.Node) *conf.Node {
 	return &s.Node
 }
 
-// maxWarns is how many delays a bounce configuration has, as in OpenSMTPD.
-const maxWarns = 4
-
 func (p *parser) bounce(n conf.Node) *conf.Node {
 	p.Want("warn-interval")
-	var delays []time.Duration
-	for first := true; first || p.SkipPunct(","); first = false {
-		pos := p.Tok.Pos
-		d := p.Delay("bounce delay")
-		if len(delays) == maxWarns {
-			p.Complain(pos, "too many delays: at most %d", maxWarns)
-		}
-		delays = append(delays, d)
-	}
-	if p.Bad {
-		return nil
-	}
-	s := &p.Cfg.Server.BounceWarn
-	p.Replace(&s.Node, n, "bounce warn-interval")
-	s.Value = delays
-	return &s.Node
+	return p.BounceWarn(n, "bounce warn-interval")
 }
 
 func (p *parser) queue(n conf.Node) *conf.Node {
-	s := &p.Cfg.Server
 	switch {
 	case p.Skip("compression"):
-		p.Replace(&s.QueueCompression.Node, n, "queue compression")
-		s.QueueCompression.Value = true
-		return &s.QueueCompression.Node
+		return p.QueueCompression(n)
 	case p.Skip("encryption"):
 		key := ""
 		if p.IsString() {
 			key = p.Str("a key")
 		}
-		if key == "-" || strings.EqualFold(key, "stdin") {
-			key = "stdin"
-		}
-		p.Replace(&s.QueueEncryption.Node, n, "queue encryption")
-		s.QueueEncryption.Value = key
-		return &s.QueueEncryption.Node
+		return p.QueueEncryption(n, key)
 	case p.Skip("ttl"):
 		d := p.Delay("ttl delay")
 		if p.Bad {
 			return nil
 		}
-		p.Replace(&s.QueueTTL.Node, n, "queue ttl")
-		s.QueueTTL.Value = d
-		return &s.QueueTTL.Node
+		s := &p.Cfg.Server.QueueTTL
+		p.Replace(&s.Node, n, "queue ttl")
+		s.Value = d
+		return &s.Node
 	}
 	p.UnknownOption("queue", []string{"compression", "encryption", "ttl"})
 	return nil
@@ -105,21 +79,9 @@ func (p *parser) mda(n conf.Node) *conf.Node {
 func (p *parser) mta(n conf.Node) *conf.Node {
 	switch {
 	case p.Skip("max-deferred"):
-		v := p.Number("max-deferred")
-		if p.Bad {
-			return nil
-		}
-		s := &p.Cfg.Server.MTAMaxDeferred
-		p.Replace(&s.Node, n, "mta max-deferred")
-		s.Value = v
-		return &s.Node
+		return p.MTAMaxDeferred(n, "mta max-deferred")
 	case p.Skip("limit"):
-		domain := ""
-		if p.Skip("for") {
-			p.Want("domain")
-			domain = strings.ToLower(p.Str("a domain"))
-		}
-		return p.MTALimits(n, domain)
+		return p.MTALimit(n)
 	}
 	p.UnknownOption("mta", []string{"max-deferred", "limit"})
 	return nil
@@ -133,24 +95,9 @@ func (p *parser) smtp(n conf.Node) *conf.Node {
 	case p.Skip("ciphers"):
 		return p.Setting(n, &s.SMTPCiphers, "smtp ciphers", "a list of ciphers")
 	case p.Skip("max-message-size"):
-		v := p.Size("size")
-		if p.Bad {
-			return nil
-		}
-		p.Replace(&s.MaxMessageSize.Node, n, "smtp max-message-size")
-		s.MaxMessageSize.Value = v
-		return &s.MaxMessageSize.Node
+		return p.MaxMessageSize(n, "smtp max-message-size")
 	case p.Skip("sub-addr-delim"):
-		pos := p.Tok.Pos
-		node := p.Setting(n, &s.SubAddrDelim, "smtp sub-addr-delim", "a character")
-		switch v := s.SubAddrDelim.Value; {
-		case p.Bad:
-		case len(v) != 1:
-			p.Complain(pos, "sub-addr-delim must be one character")
-		case v[0] <= ' ' || v[0] > '~' || v == "@":
-			p.Complain(pos, "sub-addr-delim uses invalid character")
-		}
-		return node
+		return p.SubAddrDelim(n, "smtp sub-addr-delim")
 	}
 	p.UnknownOption("smtp", []string{"limit", "ciphers", "max-message-size", "sub-addr-delim"})
 	return nil
@@ -183,20 +130,10 @@ func (p *parser) srs(n conf.Node) *conf.Node {
 
 // pki reads PKI NAME with any of cert, key and dhe, into the pki of that name.
 func (p *parser) pki(n conf.Node) *conf.Node {
-	pos := p.Tok.Pos
-	name := strings.ToLower(p.Str("the name of the pki"))
-	if p.Bad {
+	k := p.PKI(n)
+	if k == nil {
 		return nil
 	}
-	i := slices.IndexFunc(p.Cfg.PKIs, func(k *conf.PKI) bool { return k.Name == name })
-	if i < 0 {
-		i = len(p.Cfg.PKIs)
-		p.Cfg.PKIs = append(p.Cfg.PKIs, &conf.PKI{Node: n, Name: name})
-		syntax.Mark(&p.Cfg.PKIs[i].Node, "name", pos)
-	} else {
-		syntax.Join(&p.Cfg.PKIs[i].Node, n)
-	}
-	k := p.Cfg.PKIs[i]
 	for p.More() {
 		word, pos := p.Tok.Text, p.Tok.Pos
 		switch {
@@ -205,17 +142,13 @@ func (p *parser) pki(n conf.Node) *conf.Node {
 		case p.Skip("key"):
 			k.Key = p.Str("the path of a key")
 		case p.Skip("dhe"):
-			arg := p.Tok.Pos
-			k.DHE = strings.ToLower(p.Str("none, legacy or auto"))
-			if k.DHE != "none" && k.DHE != "legacy" && k.DHE != "auto" {
-				p.Complain(arg, "invalid DHE keyword: %s", k.DHE)
-			}
+			p.DHE(k)
 		default:
 			p.UnknownOption("pki", []string{"cert", "key", "dhe"})
 			return &k.Node
 		}
 		if !p.Bad && !syntax.Mark(&k.Node, word, pos) {
-			p.Diags.Warnf(pos, "%s of pki %s was set before: this one holds", word, name)
+			p.Diags.Warnf(pos, "%s of pki %s was set before: this one holds", word, k.Name)
 			k.At[word] = pos
 		}
 	}
