@@ -281,3 +281,37 @@ func TestNewaliases(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 }
+
+// TestNewaliasesReads holds in which configurations the tables are found: those
+// of every release, HCL, and those whose table has another name.
+func TestNewaliasesReads(t *testing.T) {
+	const one = "0|$aliases: 2 aliases\n|"
+	for _, tc := range []struct{ name, file, text, want string }{
+		{"4.6", "smtpd.conf", "map \"aliases\" { source db \"$aliases.db\" }\naccept for local deliver to mbox\n", one},
+		{"5.2", "smtpd.conf", "map aliases source db \"$aliases.db\"\naccept for local alias aliases deliver to mbox\n", one},
+		{"5.3", "smtpd.conf", "table aliases db:$aliases.db\naccept for local alias <aliases> deliver to mbox\n", one},
+		{"today", "smtpd.conf", "table aliases \"$aliases\"\naction a mbox alias <aliases>\nmatch for local action a\n", one},
+		{"HCL", "smtpd.hcl", "table \"aliases\" {\n  source = \"db:$aliases.db\"\n}\n", one},
+		{"errors elsewhere", "smtpd.conf", "table aliases db:$aliases.db\naction\n", one},
+		{"other names", "smtpd.conf", "table names db:$aliases.db\ntable others file:$others\ntable in { a = b }\n" +
+			"action a mbox alias <names>\naction b mbox alias <others>\naction c mbox alias <names>\naction d mbox alias <in>\naction e mbox\n",
+			"0|$aliases: 2 aliases\n$others: 1 aliases\n|"},
+		{"one is broken", "smtpd.conf", "table names db:$aliases.db\ntable others file:$broken\naction a mbox alias <names>\naction b mbox alias <others>\n",
+			"1|$aliases: 2 aliases\n|newaliases: $broken:2: invalid map entry\n"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			dir := t.TempDir()
+			write(t, filepath.Join(dir, "aliases"), "root: joe\nabuse: root\n")
+			write(t, filepath.Join(dir, "others"), "list: joe\n")
+			write(t, filepath.Join(dir, "broken"), "list: joe\nlist\n")
+			write(t, filepath.Join(dir, tc.file), strings.ReplaceAll(tc.text, "$", dir+"/"))
+			if got := run(t, dir, "", "newaliases -f $"+tc.file); got != tc.want {
+				t.Errorf("got %q, want %q", got, tc.want)
+			}
+			_, err := os.Stat(filepath.Join(dir, "aliases.db"))
+			if made := err == nil; made != strings.Contains(tc.text, "aliases.db") {
+				t.Errorf("the map is made: %v", made)
+			}
+		})
+	}
+}

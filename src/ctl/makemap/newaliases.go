@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"opensmtpd/src/conf"
 	"opensmtpd/src/conf/diag"
-	"opensmtpd/src/conf/native"
+	"opensmtpd/src/conf/hcl"
+	"opensmtpd/src/conf/load"
 	"opensmtpd/src/ctl"
 	"opensmtpd/src/ctl/invoke"
 	"opensmtpd/src/lookup/mapdb"
@@ -17,15 +19,16 @@ import (
 	"opensmtpd/src/version"
 )
 
-// aliasesTable is the name of the table that newaliases is about.
+// aliasesTable is the name of the table that newaliases is about; a file without
+// one says by its actions which tables have aliases.
 const aliasesTable = "aliases"
 
 // DefaultAliases is the source when the configuration has no such table.
 const DefaultAliases = "/etc/mail/aliases"
 
-// Newaliases is newaliases(8), and sendmail -bi: it rebuilds the map of the
-// table aliases, or checks its file, and tells the running daemon. It returns
-// the exit status, 0 or 1.
+// Newaliases is newaliases(8), and sendmail -bi: it rebuilds the maps of the
+// tables of aliases, or checks their files, and tells the running daemon. It
+// returns the exit status, 0 or 1.
 func Newaliases(ctx context.Context, call *invoke.Call) int {
 	places, err := call.Places("")
 	if err != nil {
@@ -49,11 +52,29 @@ func Newaliases(ctx context.Context, call *invoke.Call) int {
 		fmt.Fprintf(call.Stderr, "usage: newaliases [-f file]\n")
 		return invoke.Failure
 	}
-	j := job{call: call, kind: mapdb.Aliases, source: source}
-	if err := j.rebuild(file); err != nil {
-		return j.report(err)
+	j := job{call: call, kind: mapdb.Aliases}
+	return j.report(j.newaliases(ctx, file, source, places.Socket))
+}
+
+// newaliases rebuilds all tables of aliases of the configuration in file, or the
+// one map of source when that is given.
+func (j *job) newaliases(ctx context.Context, file, source, socket string) error {
+	tables := []*conf.Table{{Name: aliasesTable, Backend: "db", Config: source}}
+	if source == "" {
+		var err error
+		if tables, err = j.tables(ctx, file); err != nil {
+			return err
+		}
 	}
-	return j.report(tell(ctx, places.Socket))
+	for _, t := range tables {
+		if err := j.rebuild(t); err != nil {
+			return err
+		}
+		if err := tell(ctx, socket, t.Name); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // newaliasesOptions reads those of newaliases, or of sendmail when it was called
@@ -71,29 +92,19 @@ func newaliasesOptions(call *invoke.Call) ([]invoke.Option, []string, error) {
 	return opts, args, err
 }
 
-// rebuild makes the map that the table aliases of the configuration is. A table
-// of another back end is read for errors.
-func (j *job) rebuild(file string) error {
-	backend := "db"
-	if j.source == "" {
-		t, err := j.table(file)
-		if err != nil {
-			return err
-		}
-		j.source = DefaultAliases
-		if t != nil {
-			j.source, backend = strings.TrimSuffix(t.Config, ".db"), t.Backend
-		}
-	}
+// rebuild makes the map that a table is. A table of another back end is read for
+// errors.
+func (j *job) rebuild(t *conf.Table) error {
+	j.source, j.output = strings.TrimSuffix(t.Config, ".db"), ""
 	var n int
 	var err error
-	switch backend {
+	switch t.Backend {
 	case "db":
 		n, err = j.make()
 	case "file":
 		n, err = j.check()
 	default:
-		return fmt.Errorf("table %s is of type %s, which newaliases cannot rebuild", aliasesTable, backend)
+		return fmt.Errorf("table %s is of type %s, which newaliases cannot rebuild", t.Name, t.Backend)
 	}
 	if err != nil {
 		return err
@@ -102,25 +113,35 @@ func (j *job) rebuild(file string) error {
 	return err
 }
 
-// table finds the table aliases. Errors elsewhere in the file are not our
+// tables finds the tables of aliases: the one of that name, else those of actions
+// that have a file, else the usual one. Errors elsewhere in the file are not our
 // business.
-func (j *job) table(file string) (*conf.Table, error) {
-	if _, err := os.Stat(file); err != nil {
+func (j *job) tables(ctx context.Context, file string) ([]*conf.Table, error) {
+	path, _ := hcl.Path(file)
+	if _, err := os.Stat(path); err != nil {
 		return nil, err
 	}
-	cfg, diags := native.Parse(os.ReadFile, file, nil)
-	for _, t := range cfg.Tables {
-		if t.Name == aliasesTable {
-			return t, nil
+	cfg, diags := load.Parse(ctx, load.System(), file, nil)
+	if t := cfg.Table(aliasesTable); t != nil {
+		return []*conf.Table{t}, nil
+	}
+	if diags.HasErrors() {
+		if err := diags.Write(j.call.Stderr, diag.Error); err != nil {
+			return nil, err
+		}
+		return nil, fmt.Errorf("%s has errors", file)
+	}
+	var list []*conf.Table
+	for _, a := range cfg.Actions {
+		t := cfg.Table(a.Alias)
+		if t != nil && (t.Backend == "db" || t.Backend == "file") && !slices.Contains(list, t) {
+			list = append(list, t)
 		}
 	}
-	if !diags.HasErrors() {
-		return nil, nil
+	if len(list) == 0 {
+		list = []*conf.Table{{Name: aliasesTable, Backend: "db", Config: DefaultAliases}}
 	}
-	if err := diags.Write(j.call.Stderr, diag.Error); err != nil {
-		return nil, err
-	}
-	return nil, fmt.Errorf("%s has errors", file)
+	return list, nil
 }
 
 // check reads a text file as the daemon will, and counts.
@@ -136,9 +157,9 @@ func (j *job) check() (int, error) {
 	return len(entries), nil
 }
 
-// tell makes the daemon read the table again. One that does not run needs not be
+// tell makes the daemon read a table again. One that does not run needs not be
 // told, nor one that has no such table.
-func tell(ctx context.Context, socket string) error {
+func tell(ctx context.Context, socket, table string) error {
 	client, err := ctl.Dial(ctx, socket, version.Build)
 	if errors.Is(err, ctl.ErrNotRunning) {
 		return nil
@@ -147,7 +168,7 @@ func tell(ctx context.Context, socket string) error {
 		return err
 	}
 	defer client.Close()
-	_, err = client.Do(ctl.Request{Verb: msg.VerbUpdateTable, Args: []string{aliasesTable}}, ctl.Answer{})
+	_, err = client.Do(ctl.Request{Verb: msg.VerbUpdateTable, Args: []string{table}}, ctl.Answer{})
 	var refused *ctl.Refused
 	if errors.As(err, &refused) {
 		return nil
