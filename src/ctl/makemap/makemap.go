@@ -230,11 +230,26 @@ func (j *job) dump() error {
 	defer r.Close()
 	out := bufio.NewWriter(j.call.Stdout)
 	err = r.Each(func(key, value []byte) error {
-		_, err := fmt.Fprintf(out, "%s\t%s\n", key, value)
+		_, err := out.WriteString(asText(key, value))
 		return err
 	})
 	if err != nil {
 		return err
 	}
 	return out.Flush()
+}
+
+// asText is an entry as a source has it. A value that would be taken for a comment,
+// or for a colon behind blanks, comes behind a colon; a key that would be a comment
+// is not the first in its line, which is joined to an empty one.
+func asText(key, value []byte) string {
+	before, colon := "", ""
+	if len(key) > 0 && key[0] == '#' {
+		before = "\\\n"
+	}
+	v := string(value)
+	if strings.HasPrefix(v, "#") || v == ":" || strings.HasPrefix(v, ": ") || strings.HasPrefix(v, ":\t") {
+		colon = ":"
+	}
+	return before + string(key) + colon + "\t" + v + "\n"
 }

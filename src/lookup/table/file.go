@@ -209,7 +209,7 @@ func onlyComment(rest []byte) bool {
 func cutComment(line []byte) []byte {
 	for i := 1; i < len(line); i++ {
 		if line[i] == '#' && (line[i-1] == ' ' || line[i-1] == '\t') {
-			return bytes.TrimRight(line[:i], " \t")
+			return bytes.TrimSpace(line[:i])
 		}
 	}
 	return line
