@@ -126,6 +126,7 @@ package-files:
 	install -m 0644 README.md CHANGES $(DESTDIR)/usr/share/doc/opensmtpd-go
 	install -m 0644 LICENSE $(DESTDIR)/usr/share/doc/opensmtpd-go/copyright
 	cp -R conf/examples $(DESTDIR)/usr/share/doc/opensmtpd-go/examples
+	install -m 0644 pkg/fail2ban/opensmtpd.conf $(DESTDIR)/usr/share/doc/opensmtpd-go/fail2ban.conf
 
 ## uninstall: remove what install put there; configuration and mail stay
 uninstall:

@@ -1,6 +1,8 @@
 package mlog
 
 import (
+	"strings"
+
 	"opensmtpd/src/mail"
 )
 
@@ -41,6 +43,18 @@ func (l *Logger) SMTPEnvelope(id mail.SessionID, evp mail.EnvelopeID, from, to s
 // the reply.
 func (l *Logger) SMTPFailedCommand(id mail.SessionID, command, result string) {
 	l.Infof("%016x smtp failed-command command=\"%s\" result=\"%s\"", uint64(id), Vis(command), result)
+}
+
+// SMTPAuthentication tells how an attempt to authenticate ended: ok, permfail
+// or tempfail.
+func (l *Logger) SMTPAuthentication(id mail.SessionID, user, result string) {
+	l.Infof("%016x smtp authentication user=%s result=%s", uint64(id), VisWhite(user), result)
+}
+
+// SMTPAuthTrouble tells why it could not be found out whether a password is
+// right.
+func (l *Logger) SMTPAuthTrouble(id mail.SessionID, user string, err error) {
+	l.Warnf("warn: smtp: %016x: authentication of %s: %v", uint64(id), VisWhite(user), err)
 }
 
 // SMTPBadInput tells of input that is no command.
@@ -103,6 +117,16 @@ func Vis(s string) string {
 		b = appendVis(b, s, i)
 	}
 	return string(b)
+}
+
+// VisWhite writes a word as vis(3) does with VIS_SAFE and VIS_WHITE: white space
+// in octal, so that the word stays one. OpenSMTPD's logs have users so.
+func VisWhite(s string) string {
+	s = Vis(s)
+	if !strings.ContainsAny(s, " \t\n\r") {
+		return s
+	}
+	return strings.NewReplacer(" ", `\040`, "\t", `\011`, "\n", `\012`, "\r", `\015`).Replace(s)
 }
 
 func appendVis(b []byte, s string, i int) []byte {

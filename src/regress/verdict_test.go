@@ -49,7 +49,7 @@ func opensmtpd(t *testing.T) string {
 
 // TestVerdicts asks OpenSMTPD and us what each configuration in
 // testdata/verdicts.txt is worth. A block whose first line is "# differs: WHY"
-// is one that we refuse and it does not.
+// is one that we refuse and it does not, with "# takes: WHY" it is the other way.
 func TestVerdicts(t *testing.T) {
 	t.Parallel()
 	ours := filepath.Join(daemon.Bin(t), "smtpd")
@@ -72,7 +72,8 @@ func TestVerdicts(t *testing.T) {
 		it, its := says(theirs)
 		we, our := says(ours)
 		differs := strings.HasPrefix(string(block), "# differs: ")
-		if differs != (it != we) || differs && we {
+		takes := strings.HasPrefix(string(block), "# takes: ")
+		if (differs || takes) != (it != we) || differs && we || takes && !we {
 			t.Errorf("OpenSMTPD: %v, we: %v\n%s\nOpenSMTPD says:\n%s\nwe say:\n%s", it, we, block, its, our)
 		}
 	}

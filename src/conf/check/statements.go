@@ -23,9 +23,6 @@ func (c *checker) listen(l *conf.Listen) {
 	}
 	const tls = "tls, tls-require or smtps"
 	if l.TLS == conf.NoTLS {
-		if l.Auth != conf.NoAuth {
-			c.hinted(l.Place("auth"), "add "+tls+", and pki NAME", "auth requires %s", tls)
-		}
 		if len(l.PKIs) > 0 {
 			c.hinted(l.Place("pki"), "add "+tls, "pki requires %s", tls)
 		}

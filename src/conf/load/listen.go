@@ -76,7 +76,9 @@ func (r *resolver) listeners(cfg *conf.Config) []Listener {
 		case l.Socket:
 			out = append(out, Listener{Identity: SocketIdentity, Socket: true, Local: true, Listen: l})
 		default:
-			for _, a := range r.resolve(l) {
+			addrs := r.resolve(l)
+			r.clearAuth(l, addrs)
+			for _, a := range addrs {
 				first := taken[a]
 				switch {
 				case first == nil:
@@ -91,6 +93,17 @@ func (r *resolver) listeners(cfg *conf.Config) []Listener {
 		}
 	}
 	return out
+}
+
+// clearAuth refuses auth without TLS, but where all that is said stays within
+// this machine.
+func (r *resolver) clearAuth(l *conf.Listen, addrs []netip.AddrPort) {
+	const tls = "tls, tls-require or smtps"
+	outside := slices.ContainsFunc(addrs, func(a netip.AddrPort) bool { return !a.Addr().IsLoopback() })
+	if l.Auth != conf.NoAuth && l.TLS == conf.NoTLS && outside {
+		r.diags.Add(diag.Diag{Severity: diag.Error, Pos: l.Place("auth"),
+			Message: "auth requires " + tls, Hint: "add " + tls + ", and pki NAME"})
+	}
 }
 
 // twice returns which of two statements gets an address: the one that names it,

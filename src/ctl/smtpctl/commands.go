@@ -68,6 +68,8 @@ func commands() []command {
 		cmd("untrace <str>", msg.VerbUntrace, keyword("trace", ctl.Traces())),
 		cmd("update table <str>", msg.VerbUpdateTable, result),
 		cmd("encrypt", "", encrypt),
+		cmd("encrypt -s <str>", "", encryptAs),
+		cmd("encrypt -s <str> <str>", "", encryptAs),
 		cmd("encrypt <str>", "", encrypt),
 	}
 }

@@ -2,51 +2,71 @@ package smtpctl
 
 import (
 	"bufio"
-	"bytes"
 	"errors"
 	"fmt"
+	"os"
+	"strings"
 
-	"github.com/go-crypt/crypt/algorithm/bcrypt"
+	"golang.org/x/term"
+
+	"opensmtpd/src/crypt"
 )
 
-// bcryptRounds is the work of a hash: 2 to this power, some 60 ms.
-const bcryptRounds = 10
-
-// maxPassword is how much of a password bcrypt looks at; a longer one would be
-// taken for its beginning, and is refused.
-const maxPassword = bcrypt.PasswordInputSizeMax
-
-// encrypt writes the hash of its argument, or of each line of stdin.
+// encrypt writes the hash of its argument, or of each line of stdin, or of what
+// is typed at a terminal.
 func encrypt(s *session, _ *command, params []string) error {
-	if len(params) > 0 {
-		return s.hash([]byte(params[0]))
+	return s.hashes(crypt.DefaultScheme, params)
+}
+
+// encryptAs is encrypt with the scheme as its first argument.
+func encryptAs(s *session, _ *command, params []string) error {
+	return s.hashes(params[0], params[1:])
+}
+
+func (s *session) hashes(scheme string, passwords []string) error {
+	if len(passwords) > 0 {
+		return s.hash(scheme, passwords[0])
+	}
+	if tty, ok := s.call.Stdin.(*os.File); ok && term.IsTerminal(int(tty.Fd())) {
+		password, err := s.askPassword(tty)
+		if err != nil {
+			return err
+		}
+		return s.hash(scheme, password)
 	}
 	lines := bufio.NewScanner(s.call.Stdin)
 	for lines.Scan() {
-		if err := s.hash(bytes.TrimSuffix(lines.Bytes(), []byte("\r"))); err != nil {
+		if err := s.hash(scheme, strings.TrimSuffix(lines.Text(), "\r")); err != nil {
 			return err
 		}
 	}
 	return lines.Err()
 }
 
-func (s *session) hash(password []byte) error {
-	if len(password) > maxPassword {
-		return fmt.Errorf("password longer than %d bytes", maxPassword)
+// askPassword reads a password twice, without showing it.
+func (s *session) askPassword(tty *os.File) (string, error) {
+	var said [2]string
+	for i, prompt := range []string{"Password: ", "Again: "} {
+		fmt.Fprint(s.call.Stderr, prompt)
+		typed, err := term.ReadPassword(int(tty.Fd()))
+		fmt.Fprintln(s.call.Stderr)
+		if err != nil {
+			return "", err
+		}
+		said[i] = string(typed)
 	}
-	if bytes.IndexByte(password, 0) >= 0 {
-		return errors.New("password with a NUL byte")
+	if said[0] != said[1] {
+		return "", errors.New("the two are not the same")
 	}
-	h, err := bcrypt.New(bcrypt.WithVariant(bcrypt.VariantStandard), bcrypt.WithIterations(bcryptRounds))
+	return said[0], nil
+}
+
+func (s *session) hash(scheme, password string) error {
+	h, err := crypt.Make(scheme, password)
 	if err != nil {
 		return err
 	}
-	d, err := h.Hash(string(password))
-	if err != nil {
-		return err
-	}
-	_, err = fmt.Fprintln(s.out, d.Encode())
-	if err == nil {
+	if _, err = fmt.Fprintln(s.out, h); err == nil {
 		err = s.out.Flush()
 	}
 	return err

@@ -14,8 +14,10 @@ import (
 	"time"
 
 	"github.com/go-crypt/crypt/algorithm/bcrypt"
+
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
+	"opensmtpd/src/crypt"
 
 	"opensmtpd/src/clock"
 	"opensmtpd/src/ctl"
@@ -320,7 +322,16 @@ func TestEncrypt(t *testing.T) {
 	}
 	check(two[0], "first")
 	check(two[1], "second word")
-	for _, bad := range []string{strings.Repeat("x", 73), "a\x00b"} {
+	for _, args := range [][]string{{"-s", "sha512", "secret"}, {"-s", "sha512"}} {
+		out := hashes(run(t.Context(), "", "secret\n", "smtpctl", append([]string{"encrypt"}, args...)...))
+		if h, err := crypt.Parse(out[0]); err != nil || !strings.HasPrefix(out[0], "$6$") || !h.Matches("secret") {
+			t.Errorf("%v: %q, %v", args, out, err)
+		}
+	}
+	if got := run(t.Context(), "", "x\n", "smtpctl", "encrypt", "-s", "rot13"); !strings.Contains(got, "argon2id") || !strings.HasSuffix(got, "status 1\n") {
+		t.Errorf("unknown scheme: %q", got)
+	}
+	for _, bad := range []string{strings.Repeat("x", 73), "a\x00b", ""} {
 		if got := run(t.Context(), "", bad+"\n", "smtpctl", "encrypt"); !strings.HasSuffix(got, "status 1\n") {
 			t.Errorf("%q: %q", bad, got)
 		}

@@ -2,6 +2,7 @@
 // by line while the message passes, and rewrites it as OpenSMTPD does.
 //
 //   - Bcc is dropped.
+//   - The addresses in From are replaced, when asked to.
 //   - Addresses without a domain in To, Cc and From are completed.
 //   - Date and Message-ID are added where they are missing, when asked to.
 //   - Received is counted, so that a loop ends.
@@ -48,6 +49,8 @@ const (
 type Rewriter struct {
 	// Domain completes addresses that have none. Empty: none is completed.
 	Domain string
+	// From takes the place of the addresses in From. Empty: they stay.
+	From string
 	// Date and MessageID are the values of the header fields to add when the
 	// message has none; empty: none is added.
 	Date, MessageID string
@@ -146,7 +149,11 @@ func (w *Rewriter) more(dst, line []byte) ([]byte, error) {
 func (w *Rewriter) finish(dst []byte) []byte {
 	if w.at == complete {
 		w.val = append(w.val, '\n')
-		dst = appendCompleted(append(dst, w.name...), w.val, w.Domain)
+		dst = append(dst, w.name...)
+		if w.From != "" && is(w.name[:len(w.name)-1], "from") {
+			w.val = appendMasqueraded(nil, w.val, w.From)
+		}
+		dst = appendCompleted(dst, w.val, w.Domain)
 	}
 	w.at = none
 	return dst

@@ -27,6 +27,7 @@ type backend struct {
 	ids        *idPool
 	names      *names
 	over       func(*server.Session)
+	verifying  chan struct{}                 // a place for each password that lookup verifies
 	closed     atomic.Pointer[mailerr.Error] // why queue takes no mail; nil: it does
 	tainted    tainted
 }
@@ -79,7 +80,7 @@ func newBackend(env proc.Env, over func(*server.Session)) *backend {
 	queue, lka := env.Peers[proc.Queue], env.Peers[proc.Lookup]
 	return &backend{
 		queue: queue, lka: lka, clock: env.Clock, log: env.Log, over: over,
-		ids:   newIDPool(queue),
+		ids: newIDPool(queue), verifying: make(chan struct{}, maxVerifying),
 		names: &names{lka: lka, clock: env.Clock},
 	}
 }

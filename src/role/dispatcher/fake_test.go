@@ -32,6 +32,7 @@ type world struct {
 	full      *mailerr.Error // of commits
 	silent    bool           // names are not answered
 	asked     int            // names
+	secrets   []msg.Authenticate
 }
 
 func (w *world) Send(_ context.Context, m msg.Message) error {
@@ -70,6 +71,14 @@ func (w *world) Call(ctx context.Context, m msg.Message, reply msg.Parser) error
 		if m.Rcpt.Local == "nobody" {
 			*r = msg.Expanded{Err: &mailerr.Error{Class: mailerr.Perm, Code: 550, Text: "Invalid recipient"}}
 		}
+	case *msg.Authenticate:
+		w.secrets = append(w.secrets, *m)
+		*reply.(*msg.Authenticated) = msg.Authenticated{OK: m.Password == "secret"}
+		if m.User == "trouble" {
+			*reply.(*msg.Authenticated) = msg.Authenticated{Err: mailerr.Local(errors.New("table gone"))}
+		}
+	case *msg.Query:
+		*reply.(*msg.Answer) = msg.Answer{Found: m.Key == "bob", Value: map[string]string{"senders": "bob@example.org, @bob.example"}[m.Table]}
 	case *msg.Commit:
 		if w.full != nil {
 			return w.full

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"opensmtpd/src/clock"
+	"opensmtpd/src/conf"
 	"opensmtpd/src/conf/project"
 	"opensmtpd/src/mail"
 	"opensmtpd/src/mlog"
@@ -163,8 +164,21 @@ func listener(gen mail.Gen, p *project.DispatcherConf, l *project.Listener) *ser
 		Socket:     l.Socket,
 		Submission: l.Local || l.Addr.Port() == submissionPort,
 		MaskSource: l.MaskSrc, NoDSN: l.NoDSN,
+		Auth: authPolicy(l.Auth), AuthClear: l.Local && l.TLS == conf.NoTLS, AuthTable: l.AuthTable,
+		Senders: l.Senders, Masquerade: l.Masquerade, SubAddrDelim: p.SubAddrDelim, ReceivedAuth: l.RecvAuth,
 		Settings: server.Settings{MaxMails: p.MaxMails, MaxRcpt: p.MaxRcpt, MaxSize: p.MaxMessageSize},
 	}
+}
+
+func authPolicy(a conf.Auth) server.AuthPolicy {
+	switch a {
+	case conf.AuthOptional:
+		return server.AuthOptional
+	case conf.AuthRequire:
+		return server.AuthRequire
+	case conf.NoAuth:
+	}
+	return server.NoAuth
 }
 
 // submissionPort is where mail clients hand in mail (RFC 6409).

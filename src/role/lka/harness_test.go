@@ -208,6 +208,8 @@ func (p parentPeer) CallFile(ctx context.Context, m msg.Message, reply msg.Parse
 	switch m := m.(type) {
 	case *msg.UserInfo:
 		*reply.(*msg.UserInfoReply) = p.user(m)
+	case *msg.SystemAuth:
+		*reply.(*msg.Authenticated) = p.account(m)
 	case *msg.Include:
 		*reply.(*msg.IncludeReply) = p.include(m.Path)
 	case *msg.TableFile:

@@ -20,6 +20,7 @@ func (r *Role) relayHandlers() []proc.Handler {
 		{From: proc.Dispatcher, Type: msg.TypeMX, Concurrent: true, Do: r.mx},
 		{From: proc.Dispatcher, Type: msg.TypeRelayLookup, Concurrent: true, Do: r.relayLookup},
 		{From: proc.Dispatcher, Type: msg.TypeQuery, Concurrent: true, Do: r.query},
+		{From: proc.Dispatcher, Type: msg.TypeAuthenticate, Concurrent: true, Do: r.authenticate},
 	}
 }
 

@@ -22,6 +22,7 @@ import (
 	"os"
 	"sync"
 
+	"opensmtpd/src/lookup/auth"
 	"opensmtpd/src/lookup/dns"
 	"opensmtpd/src/mail"
 	"opensmtpd/src/mlog"
@@ -46,6 +47,7 @@ type Role struct {
 	dns     *dns.Resolver
 	// exchanger remembers mail servers; it asks through dns.
 	exchanger *dns.Exchanger
+	checker   *auth.Checker
 	stats     stat.Set
 
 	mu       sync.RWMutex
@@ -67,7 +69,8 @@ func New(env proc.Env) (*Role, error) {
 	}
 	r := &Role{
 		env: env, log: env.Log, parent: env.Peers[proc.Parent], queue: env.Peers[proc.Queue], libexec: paths.LibExec(exe),
-		dns: dns.New(env.Clock, env.Conf.Resources.ResolvConf, env.Conf.Resources.Hosts),
+		checker: auth.NewChecker(),
+		dns:     dns.New(env.Clock, env.Conf.Resources.ResolvConf, env.Conf.Resources.Hosts),
 	}
 	r.exchanger = dns.NewExchanger(r.dns)
 	if err := r.Prepare(context.Background(), env.Conf); err != nil {

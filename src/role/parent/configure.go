@@ -77,10 +77,8 @@ func refuseUnserved(c *conf.Config, diags *diag.List) {
 			asked bool
 			what  string
 		}{
-			{l.Auth != conf.NoAuth, "auth"},
 			{l.Filter != "", "filter"},
 			{l.ProxyV2, "proxy-v2"},
-			{l.Senders != "", "senders"},
 			{l.Hostnames != "", "hostnames"},
 		} {
 			if o.asked {

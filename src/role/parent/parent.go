@@ -68,6 +68,7 @@ type Parent struct {
 	named  bool     // the control socket is ours
 
 	users      *Users
+	accounts   verifier
 	deliveries *Deliveries
 	programs   *programs
 	children   []*proc.Child // in the order of the topology
@@ -95,6 +96,7 @@ func Run(ctx context.Context, o Options, stderr io.Writer, ready func()) int {
 		died: make(chan *proc.Child, len(topology())), open: make(map[string]bool),
 		given: make(map[proc.Role]map[string]string), traces: make(map[string]bool),
 	}
+	p.accounts = systemAccounts(p.clock)
 	for _, t := range o.Trace {
 		p.traces[t] = true
 	}

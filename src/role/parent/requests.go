@@ -24,6 +24,7 @@ func (p *Parent) handlers() []proc.Handler {
 		{From: proc.Lookup, Type: msg.TypeTableFile, Concurrent: true, Do: p.tableFile},
 		{From: proc.Dispatcher, Type: msg.TypeProgramEnd, Do: p.programEnd},
 		{From: proc.Lookup, Type: msg.TypeProgramEnd, Do: p.programEnd},
+		{From: proc.Lookup, Type: msg.TypeSystemAuth, Concurrent: true, Do: p.systemAuth},
 	}
 }
 

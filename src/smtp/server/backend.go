@@ -33,6 +33,12 @@ type Backend interface {
 	Lookup(ctx context.Context, a netip.Addr) Name
 	// Begin starts a message and returns its identifier.
 	Begin(ctx context.Context) (mail.MessageID, *mailerr.Error)
+	// Authenticate tells whether a password is the user's. An error means that
+	// it could not be found out.
+	Authenticate(ctx context.Context, s *Session, user, password string) (bool, *mailerr.Error)
+	// MaySend tells whether the user of s may send as from; it is asked only when
+	// the listener has Senders.
+	MaySend(ctx context.Context, s *Session, from addr.Address) (bool, *mailerr.Error)
 	// Rcpt makes the envelopes of one recipient and returns how many: they are
 	// numbered from t.Envelopes on.
 	Rcpt(ctx context.Context, s *Session, t *Transaction, r *smtp.Rcpt) (uint32, *mailerr.Error)
@@ -69,9 +75,20 @@ type Listener struct {
 	Submission bool
 	MaskSource bool // leaves the client out of Received
 	NoDSN      bool
-	TLS        *TLS // nil: none
-	Settings   Settings
-	Filter     Filter // nil: none
+	Auth       AuthPolicy
+	// AuthClear lets clients authenticate without TLS: what they say does not
+	// leave the machine.
+	AuthClear bool
+	AuthTable string // of Backend: who there is and his password; "": the system
+	// Senders is a table of Backend: which addresses a user may send as; "":
+	// any. Masquerade puts the sender into From.
+	Senders      string
+	Masquerade   bool
+	SubAddrDelim string // between a user and a tag in the addresses of Senders
+	ReceivedAuth bool   // Received tells who has authenticated
+	TLS          *TLS   // nil: none
+	Settings     Settings
+	Filter       Filter // nil: none
 }
 
 // Client is who is at the other end.

@@ -14,6 +14,7 @@ import (
 
 	"opensmtpd/src/clock"
 	"opensmtpd/src/mail"
+	"opensmtpd/src/mail/addr"
 	"opensmtpd/src/mailerr"
 	"opensmtpd/src/smtp"
 )
@@ -27,6 +28,12 @@ func (nowhere) Chunk(context.Context, *Transaction, []byte) *mailerr.Error  { re
 func (nowhere) Commit(context.Context, *Transaction, []byte) *mailerr.Error { return nil }
 func (nowhere) Discard(mail.MessageID)                                      {}
 func (nowhere) Done(*Session)                                               {}
+func (nowhere) Authenticate(context.Context, *Session, string, string) (bool, *mailerr.Error) {
+	return false, nil
+}
+func (nowhere) MaySend(context.Context, *Session, addr.Address) (bool, *mailerr.Error) {
+	return true, nil
+}
 func (nowhere) Rcpt(context.Context, *Session, *Transaction, *smtp.Rcpt) (uint32, *mailerr.Error) {
 	return 1, nil
 }

@@ -41,6 +41,9 @@ func (s *Session) ehlo(arg string) smtp.Reply {
 	if t := s.Listener.TLS; t != nil && s.TLS == nil {
 		lines = append(lines, "STARTTLS")
 	}
+	if s.offersAuth() {
+		lines = append(lines, authLine())
+	}
 	return smtp.Reply{Code: 250, Before: lines, Text: "HELP"}
 }
 
@@ -64,9 +67,6 @@ func (s *Session) bracketed() string {
 	return "[" + a + "]"
 }
 
-// checkAuth answers what is not offered.
-func (s *Session) checkAuth(string) smtp.Reply { return unsupported }
-
 // extensions is what EHLO announced. A client that said HELO may use them too:
 // some do.
 func (s *Session) extensions() smtp.Extension {
@@ -80,6 +80,9 @@ func (s *Session) extensions() smtp.Extension {
 func (s *Session) checkMail(arg string) smtp.Reply {
 	if t := s.Listener.TLS; t != nil && t.Require && s.TLS == nil {
 		return startTLSFirst
+	}
+	if s.Listener.Auth == AuthRequire && s.User == "" {
+		return authFirst
 	}
 	if s.mails >= s.Listener.Settings.MaxMails {
 		return tooManyMails
@@ -101,6 +104,15 @@ func (s *Session) checkMail(arg string) smtp.Reply {
 
 // mail begins a transaction with what checkMail has read.
 func (s *Session) mail(string) smtp.Reply {
+	if s.User != "" && s.Listener.Senders != "" {
+		may, err := s.srv.backend.MaySend(s.srv.ctx, s, s.parsed.mail.From)
+		switch {
+		case err != nil:
+			return smtp.FromError(err)
+		case !may:
+			return senderRejected
+		}
+	}
 	id, err := s.srv.backend.Begin(s.srv.ctx)
 	if err != nil {
 		return smtp.FromError(err)

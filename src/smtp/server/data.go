@@ -6,6 +6,7 @@ import (
 
 	"opensmtpd/src/mail/rfc5322"
 	"opensmtpd/src/mailerr"
+	"opensmtpd/src/mlog"
 	"opensmtpd/src/smtp"
 )
 
@@ -21,6 +22,9 @@ func (s *Session) data(string) smtp.Reply {
 		return s.srv.backend.Chunk(s.srv.ctx, t, piece)
 	}
 	b.head.Domain = s.Listener.Hostname
+	if s.User != "" && s.Listener.Senders != "" && s.Listener.Masquerade && !t.Mail.From.IsZero() {
+		b.head.From = t.Mail.From.SMTP()
+	}
 	if s.Listener.Submission {
 		b.head.Date = string(rfc5322.AppendDate(nil, t.Received))
 		b.head.MessageID = fmt.Sprintf("<%016x@%s>", s.srv.newID(), s.Listener.Hostname)
@@ -64,7 +68,7 @@ func (s *Session) appendReceived(b []byte) []byte {
 	}
 	b = append(append(b, "\n\tby "...), s.Listener.Hostname...)
 	b = append(append(b, " ("+Software+") with "...), s.protocol()...)
-	b = s.appendTLS(fmt.Appendf(b, " id %08x", uint32(t.ID)))
+	b = s.appendAuth(s.appendTLS(fmt.Appendf(b, " id %08x", uint32(t.ID))))
 	if len(t.Rcpts) == 1 {
 		b = append(append(b, "\n\tfor <"...), t.Rcpts[0].To.SMTP()...)
 		b = append(b, '>')
@@ -82,10 +86,21 @@ func (s *Session) protocol() string {
 	if s.TLS != nil {
 		p += "S"
 	}
-	if s.Listener.Socket {
+	if s.Listener.Socket || s.User != "" {
 		p += "A"
 	}
 	return p
+}
+
+// appendAuth tells who has authenticated, where the listener wants that.
+func (s *Session) appendAuth(b []byte) []byte {
+	switch {
+	case !s.Listener.ReceivedAuth:
+		return b
+	case s.User == "":
+		return append(b, " auth=no"...)
+	}
+	return append(append(b, " auth=yes user="...), mlog.VisWhite(s.User)...)
 }
 
 // readBody takes what has come of the body, and answers when it is over.

@@ -3,6 +3,7 @@ package server
 import (
 	"bufio"
 	"crypto/tls"
+	"encoding/base64"
 	"fmt"
 	"io"
 	"net"
@@ -27,6 +28,8 @@ import (
 //	=> "a\nb"             the client sends exactly that Go string
 //	<- pattern            the server's next line; * stands for anything
 //	<.                    the server closes
+//	ehlo AUTH             the client says EHLO; the word begins a line of the reply
+//	ehlo !AUTH            or no line of it
 //	repeat 5 -> text      sends (or expects) so many times
 //	advance 1s 2          once so many waits are pending, time passes
 //	long 5000             the client sends a NOOP of so many bytes with its end
@@ -38,6 +41,10 @@ import (
 //	accepted 1            so many messages have been accepted in all
 //	body "text"           is part of the last one
 //	log pattern           is a line of the log
+//	secret text           is in no line of the log
+//	verified 3            so many passwords have been verified in all
+//	plain "\x00u\x00p"     sends AUTH PLAIN with that Go string in base64
+//	b64 "u"               sends a line that is that Go string in base64
 func TestDialogues(t *testing.T) {
 	files, err := filepath.Glob("testdata/dialogue/*.txt")
 	if err != nil || len(files) == 0 {
@@ -134,6 +141,21 @@ func (d *dialogue) step(line string) {
 		d.body(d.unquote(arg))
 	case "log":
 		d.logged(arg)
+	case "secret":
+		if strings.Contains(d.rig.log.String(), arg) {
+			d.fatalf("%q is in the log", arg)
+		}
+	case "verified":
+		d.rig.mem.mu.Lock()
+		got := len(d.rig.mem.asked)
+		d.rig.mem.mu.Unlock()
+		if got != d.number(arg) {
+			d.fatalf("%d passwords verified, want %s", got, arg)
+		}
+	case "ehlo":
+		d.ehlo(arg)
+	case "plain", "b64":
+		d.sasl(verb, arg)
 	case "over":
 		d.client().Close()
 		<-d.rig.mem.done
@@ -156,6 +178,16 @@ func (d *dialogue) set(arg string) {
 		ln.Socket, ln.Submission = true, true
 	case "submission":
 		ln.Submission = true
+	case "auth":
+		ln.Auth, ln.AuthClear = AuthRequire, value != "tls"
+	case "auth-optional":
+		ln.Auth, ln.AuthClear = AuthOptional, value != "tls"
+	case "senders":
+		ln.Senders, ln.Masquerade = "senders", value == "masquerade"
+	case "received-auth":
+		ln.ReceivedAuth = true
+	case "no-verdict":
+		d.rig.mem.broken = true
 	case "trace":
 		d.rig.trace.Store(true)
 	case "mask-src":
@@ -208,6 +240,36 @@ func (d *dialogue) expectEnd() {
 	d.client()
 	if line, err := d.in.ReadString('\n'); err != io.EOF {
 		d.fatalf("want the end, got %q and %v", line, err)
+	}
+}
+
+// sasl sends Go strings in base64: "plain" as the initial response of PLAIN,
+// "b64" as a line.
+func (d *dialogue) sasl(verb, arg string) {
+	line := base64.StdEncoding.EncodeToString([]byte(d.unquote(arg)))
+	if verb == "plain" {
+		line = "AUTH PLAIN " + line
+	}
+	d.send(line + "\r\n")
+}
+
+// ehlo reads the reply to EHLO whole, whatever extensions there are.
+func (d *dialogue) ehlo(word string) {
+	d.send("EHLO client.example.org\r\n")
+	word, not := strings.CutPrefix(word, "!")
+	found := false
+	for {
+		line, err := d.in.ReadString('\n')
+		if err != nil || !strings.HasPrefix(line, "250") {
+			d.fatalf("EHLO: %q, %v", line, err)
+		}
+		found = found || strings.HasPrefix(line[4:], word)
+		if line[3] == ' ' {
+			break
+		}
+	}
+	if word != "" && found == not {
+		d.fatalf("EHLO: %q found: %v", word, found)
 	}
 }
 

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/netip"
 	"strings"
@@ -30,6 +31,8 @@ type memory struct {
 	failing   *mailerr.Error // Commit's answer
 	chunks    int
 	name      Name
+	asked     []string // "user password" that were verified
+	broken    bool     // nobody can be verified
 }
 
 type stored struct {
@@ -54,6 +57,25 @@ func (m *memory) Begin(context.Context) (mail.MessageID, *mailerr.Error) {
 	m.next++
 	m.open[m.next] = &stored{id: m.next}
 	return m.next, nil
+}
+
+// Authenticate knows users whose password is their name in capitals.
+func (m *memory) Authenticate(_ context.Context, _ *Session, user, password string) (bool, *mailerr.Error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.asked = append(m.asked, user+" "+password)
+	if m.broken {
+		return false, mailerr.Local(errors.New("table gone"))
+	}
+	return strings.ToUpper(user) == password, nil
+}
+
+// MaySend lets users send as themselves at example.org.
+func (m *memory) MaySend(_ context.Context, s *Session, from addr.Address) (bool, *mailerr.Error) {
+	if from.Local == "trouble" {
+		return false, mailerr.Local(errors.New("table gone"))
+	}
+	return from.String() == s.User+"@example.org", nil
 }
 
 func (m *memory) Rcpt(_ context.Context, _ *Session, _ *Transaction, r *smtp.Rcpt) (uint32, *mailerr.Error) {

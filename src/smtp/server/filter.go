@@ -75,6 +75,7 @@ const (
 	LinkGreeting
 	LinkIdentify // Text: "HELO" or "EHLO"
 	LinkTLS      // Text: version:cipher:bits
+	LinkAuth     // Text: "pass", "fail" or "error", a bar, and the user
 	LinkDisconnect
 	TxBegin
 	TxMail     // Text: the address; Code: of the reply

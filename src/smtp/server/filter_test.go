@@ -30,7 +30,7 @@ func (f *scripted) Report(s *Session, e Event) {
 }
 
 var kinds = [...]string{
-	LinkConnect: "connect", LinkGreeting: "greeting", LinkIdentify: "identify", LinkTLS: "tls", LinkDisconnect: "disconnect",
+	LinkConnect: "connect", LinkGreeting: "greeting", LinkIdentify: "identify", LinkTLS: "tls", LinkAuth: "auth", LinkDisconnect: "disconnect",
 	TxBegin: "begin", TxMail: "mail", TxRcpt: "rcpt", TxEnvelope: "envelope", TxData: "data", TxCommit: "commit",
 	TxRollback: "rollback", TxReset: "reset", ProtocolClient: "<", ProtocolServer: ">", FilterResponse: "response", Timeout: "timeout",
 }

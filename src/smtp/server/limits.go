@@ -10,6 +10,8 @@ const (
 	// addresses); OpenSMTPD takes 2,048. A longer one is answered 500 and
 	// skipped.
 	MaxCommand = 4096
+	// MaxAuth is the same for AUTH and what follows it (RFC 4954 section 4.3).
+	MaxAuth = 12288
 	// MaxLine is the longest line of a message, without its end, and how much
 	// of a command line is skipped in the hope of a newline. RFC 5321 section
 	// 4.5.3.1.6 asks for 1,000; real mail has far longer ones.

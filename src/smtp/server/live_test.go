@@ -279,47 +279,52 @@ func FuzzSession(f *testing.F) {
 	f.Add([]byte(script + "QUIT\r\n"))
 	f.Add([]byte("EHLO x\r\nMAIL FROM:<>\r\nRCPT TO:<a>\r\nDATA\r\n\r\n.\r\n.\r\n"))
 	f.Add([]byte("HELO [::1]\r\nNOOP\nRSET\r\r\n\x00\r\nSTARTTLS\r\nAUTH PLAIN\r\n"))
-	f.Fuzz(func(t *testing.T, input []byte) {
-		r := newRig(t)
-		client, nc := net.Pipe()
-		r.Serve(nc, r.ln, Client{Addr: r.local})
-		replies := make(chan []byte)
-		go func() {
-			b, _ := io.ReadAll(client) // it ends with an error when we close
-			replies <- b
-		}()
-		if err := client.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
-			t.Fatal(err)
+	f.Fuzz(func(t *testing.T, input []byte) { throwAt(t, newRig(t), input) })
+}
+
+// throwAt is one session that sends input and listens.
+func throwAt(t *testing.T, r *rig, input []byte) {
+	client, nc := net.Pipe()
+	r.Serve(nc, r.ln, Client{Addr: r.local})
+	replies := make(chan []byte)
+	go func() {
+		b, _ := io.ReadAll(client) // it ends with an error when we close
+		replies <- b
+	}()
+	if err := client.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		_, _ = client.Write(input)
+		client.Close()
+	}()
+	over := false
+	for !over {
+		select {
+		case <-r.mem.done:
+			over = true
+		default:
+			r.clk.BlockUntil(1)
+			r.clk.Advance(errorPause)
 		}
-		go func() {
-			_, _ = client.Write(input)
-			client.Close()
-		}()
-		over := false
-		for !over {
-			select {
-			case <-r.mem.done:
-				over = true
-			default:
-				r.clk.BlockUntil(1)
-				r.clk.Advance(errorPause)
-			}
+	}
+	for line := range strings.SplitAfterSeq(string(<-replies), "\r\n") {
+		if line != "" && strings.HasSuffix(line, "\r\n") {
+			checkReply(t, input, line)
 		}
-		for line := range strings.SplitAfterSeq(string(<-replies), "\r\n") {
-			if line != "" && strings.HasSuffix(line, "\r\n") {
-				checkReply(t, input, line)
-			}
-		}
-		if n := r.mem.pending(); n != 0 {
-			t.Errorf("%q leaves %d messages", input, n)
-		}
-	})
+	}
+	if n := r.mem.pending(); n != 0 {
+		t.Errorf("%q leaves %d messages", input, n)
+	}
 }
 
 func checkReply(t *testing.T, input []byte, line string) {
 	t.Helper()
 	text := strings.TrimSuffix(line, "\r\n")
 	plain := strings.Replace(text, "-", " ", 1)
+	if text == "334 " {
+		return // the empty challenge (RFC 4954 section 4)
+	}
 	if _, ok := smtp.ParseReply(text); !ok {
 		if _, ok := smtp.ParseReply(plain); !ok {
 			t.Errorf("%q was answered %q", input, line)

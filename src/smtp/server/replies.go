@@ -25,6 +25,20 @@ var (
 	noRecipient    = smtp.Fail(503, 5, 4, "Invalid command arguments: No recipient specified")
 	noWiz          = smtp.Fail(500, 5, 1, "Invalid command: this feature is not supported yet ;-)")
 
+	// Of AUTH. That of a wrong password has no enhanced code: watchers of logs
+	// look for OpenSMTPD's words.
+	alreadyAuth     = smtp.Fail(503, 5, 1, "Invalid command: Already authenticated")
+	noMechanism     = smtp.Fail(501, 5, 4, "Invalid command arguments: No parameters given")
+	syntaxError     = smtp.Fail(501, 5, 2, "Syntax error: Syntax error")
+	authCancelled   = smtp.Fail(501, 7, 0, "Authentication cancelled")
+	authFailed      = smtp.Reply{Code: 535, Text: "Authentication failed"}
+	authTrouble     = smtp.Fail(421, 3, 0, "Temporary failure").Closing()
+	guessedTooOften = smtp.Fail(454, 7, 0, "Too many authentication failures, try again later")
+	tooManyFailures = smtp.Fail(421, 7, 0, "Too many authentication failures").Closing()
+	authSucceeded   = smtp.OK(235, 0, 0, "Authentication succeeded")
+	authFirst       = smtp.Fail(530, 5, 1, "Invalid command: Must issue an AUTH command first")
+	senderRejected  = smtp.Fail(550, 7, 1, "Sender rejected")
+
 	ok           = smtp.OK(250, 0, 0, "Ok")
 	resetState   = smtp.OK(250, 0, 0, "Reset state")
 	recipientOK  = smtp.OK(250, 1, 5, "Destination address valid: Recipient ok")

@@ -37,6 +37,7 @@ type Server struct {
 	log     *mlog.Logger
 	newID   func() uint64
 	pools   *pools
+	guesses guesses
 	trace   func(name string) bool
 	secured func(*Session)
 
@@ -72,6 +73,7 @@ func New(c Config) *Server {
 		backend: c.Backend, clock: c.Clock, log: c.Log, newID: c.NewID,
 		trace: c.Trace, quiet: c.Quiet, secured: c.Secured,
 		pools:    newPools(),
+		guesses:  guesses{clock: c.Clock},
 		stop:     make(chan struct{}),
 		sessions: make(map[*Session]struct{}),
 		empty:    make(chan struct{}),

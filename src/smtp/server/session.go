@@ -29,6 +29,7 @@ type Session struct {
 	tx  *Transaction
 	// lines filters the body that is being read; nil: nobody does.
 	lines LineFilter
+	auth  *exchange // an AUTH that is going on; nil: none
 	// parsed is what the check of a row has read, for its proceed.
 	parsed struct {
 		mail smtp.Mail
@@ -45,6 +46,7 @@ type Session struct {
 	quitting bool   // and the client asked for it
 	mails    int    // accepted
 	errors   int
+	failures int     // to authenticate
 	unknown  int     // recipients refused
 	events   []Event // to be reported after the reply
 
@@ -138,19 +140,22 @@ func (s *Session) readCommand() error {
 		return s.idle()
 	}
 	for {
-		line, err := s.in.line()
+		line, err := s.in.line(s.auth != nil)
 		if err == errWoken {
 			if err := s.idle(); err != nil {
 				return err
 			}
 			continue
 		}
-		switch err {
-		case nil:
+		switch {
+		case err == nil && s.auth != nil:
+			s.credentials(string(line))
+		case err == nil:
 			s.run(string(line))
-		case errLong:
+		case err == errLong:
+			s.auth = nil
 			s.refuse(commandTooLong)
-		case errFlood:
+		case err == errFlood:
 			s.refuse(lineTooLong)
 		default:
 			return err
@@ -175,11 +180,12 @@ func (s *Session) idle() error {
 
 // run answers one command line.
 func (s *Session) run(line string) {
-	s.command = line
+	s.command = withoutSecret(line, "(...)")
+	shown := withoutSecret(line, hidden)
 	if s.srv.trace("smtp") {
-		s.srv.log.SMTPTrace(s.ID, "<<<", line)
+		s.srv.log.SMTPTrace(s.ID, "<<<", shown)
 	}
-	s.report(Event{Kind: ProtocolClient, Text: line})
+	s.report(Event{Kind: ProtocolClient, Text: shown})
 	cmd := smtp.ParseCommand(line)
 	row := find(cmd.Verb)
 	r := unrecognized

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"opensmtpd/src/smtp"
 )
 
 const (
@@ -336,12 +338,17 @@ func (c *stream) interrupted(err error) error {
 
 // line returns the next command line without its end, which is LF or CR LF. The
 // bytes are good until the next call. Of a line that is too long the rest is
-// skipped; errLong is returned then.
-func (c *stream) line() ([]byte, error) {
+// skipped; errLong is returned then. Credentials may be longer than commands,
+// whether secret says that they come or the line itself.
+func (c *stream) line(secret bool) ([]byte, error) {
 	for {
 		p := c.unread()
+		limit := MaxCommand
+		if secret || len(p) >= 5 && smtp.EqualFold(string(p[:5]), "AUTH ") {
+			limit = MaxAuth
+		}
 		if i := bytes.IndexByte(p, '\n'); i >= 0 {
-			long := c.skipped+i+1 > MaxCommand
+			long := c.skipped+i+1 > limit
 			c.skipped = 0
 			c.take(i + 1)
 			if long {
@@ -349,7 +356,7 @@ func (c *stream) line() ([]byte, error) {
 			}
 			return bytes.TrimSuffix(p[:i], crByte), nil
 		}
-		if c.skipped+len(p) > MaxCommand {
+		if c.skipped+len(p) > limit {
 			c.skipped += len(p)
 			c.take(len(p))
 			if c.skipped > MaxLine {

@@ -38,7 +38,7 @@ var commands = [...]row{
 	{"HELO", PhaseHelo, 0, (*Session).checkHelo, (*Session).helo},
 	{"EHLO", PhaseEhlo, 0, (*Session).checkEhlo, (*Session).ehlo},
 	{"STARTTLS", PhaseStartTLS, needHelo | noTx | last, (*Session).checkStartTLS, (*Session).startTLS},
-	{"AUTH", PhaseAuth, needHelo | noTx | last, (*Session).checkAuth, nil},
+	{"AUTH", PhaseAuth, needHelo | noTx | last, (*Session).checkAuth, (*Session).authenticate},
 	{"MAIL FROM", PhaseMailFrom, needHelo | noTx, (*Session).checkMail, (*Session).mail},
 	{"RCPT TO", PhaseRcptTo, needTx, (*Session).checkRcpt, (*Session).rcpt},
 	{"DATA", PhaseData, noArg | needTx | last, (*Session).checkData, (*Session).data},
