@@ -48,6 +48,7 @@ var schemes = []struct {
 	{"$1$", library(md5crypt.DecodeVariant(md5crypt.VariantStandard))},
 	{"$md5", library(md5crypt.DecodeVariant(md5crypt.VariantSun))},
 	{"$sha1$", library(sha1crypt.Decode)},
+	{scramPrefix, decodeScram},
 }
 
 func library(decode func(string) (algorithm.Digest, error)) func(string) (matcher, error) {

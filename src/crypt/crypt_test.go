@@ -1,6 +1,7 @@
 package crypt
 
 import (
+	"encoding/base64"
 	"regexp"
 	"strings"
 	"testing"
@@ -24,6 +25,59 @@ var hashes = []string{
 	"$7$8/..../....SodiumChloride$3j.kgxrlGyIPV0N5qtLq680u/jqcWSICdVL0CifNOv3",
 	"$sha1$4000$abcdefgh$geA1T8SR6SWuyGmuVneLCqVEAgCP",
 	"$md5,rounds=5$abcdefgh$$QkERPO6A..Od5Mp2pPvmT0",
+}
+
+// TestScram holds the keys and the example of RFC 7677 section 3.
+func TestScram(t *testing.T) {
+	salt, err := base64.StdEncoding.DecodeString("W22ZaJ0SNY7soEsUEjb6gQ==")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := scramKeys("pencil", salt, 4096)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const said = "n=user,r=rOprNGfwEbeRWgbNEkqO,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0," +
+		"s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096,c=biws,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0"
+	proof, err := base64.StdEncoding.DecodeString("dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sign, ok := s.Proves(said, proof)
+	if !ok || base64.StdEncoding.EncodeToString(sign) != "6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=" {
+		t.Errorf("%v, %x", ok, sign)
+	}
+	for _, bad := range [][]byte{nil, proof[1:], append([]byte{proof[0] ^ 1}, proof[1:]...), make([]byte, 32)} {
+		if _, ok := s.Proves(said, bad); ok {
+			t.Errorf("%x proves something", bad)
+		}
+	}
+	if _, ok := s.Proves(said+"x", proof); ok {
+		t.Error("a proof of something else is taken")
+	}
+}
+
+func TestParseScram(t *testing.T) {
+	const key = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
+	for _, tc := range []struct {
+		in string
+		ok bool
+	}{
+		{"SCRAM-SHA-256$4096:c2FsdA==$" + key + ":" + key, true},
+		{"SCRAM-SHA-256$0:c2FsdA==$" + key + ":" + key, false},
+		{"SCRAM-SHA-256$99999999:c2FsdA==$" + key + ":" + key, false},
+		{"SCRAM-SHA-256$4096:$" + key + ":" + key, false},
+		{"SCRAM-SHA-256$4096:c2FsdA==$" + key, false},
+		{"SCRAM-SHA-256$4096:c2FsdA==$AAAA:" + key, false},
+		{"SCRAM-SHA-256$4096:c2FsdA==$" + key + ":AAAA", false},
+		{"SCRAM-SHA-256$4096:c2Fs*A==$" + key + ":" + key, false},
+		{"SCRAM-SHA-256$", false},
+		{"SCRAM-SHA-1$4096:c2FsdA==$" + key + ":" + key, false},
+	} {
+		if _, err := ParseScram(tc.in); (err == nil) != tc.ok {
+			t.Errorf("%s: %v", tc.in, err)
+		}
+	}
 }
 
 func TestSchemes(t *testing.T) {
@@ -116,6 +170,7 @@ func FuzzParse(f *testing.F) {
 	}
 	f.Add("$argon2id$v=19$m=65536,t=3,p=4$QmkpoTw3W72fzd7RrWofuw$r0xig+VVj7ynnE2S1jrE5us7dPKv2S2ff6Z6ts4mVuU")
 	f.Add("$md5,rounds=4294967295$$$")
+	f.Add("SCRAM-SHA-256$4096:c2FsdA==$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=")
 	f.Fuzz(func(t *testing.T, hash string) {
 		h, err := Parse(hash)
 		if (err == nil) == (h.match == nil) {

@@ -27,29 +27,45 @@ var (
 
 // maker is a scheme in which hashes are made.
 type maker struct {
-	name   string
-	max    int // bytes of a password that the scheme looks at
-	hasher func() (algorithm.Hash, error)
+	name string
+	max  int // bytes of a password that the scheme looks at
+	make func(password string) (string, error)
+}
+
+// hashed makes a maker's function of the library's.
+func hashed(hasher func() (algorithm.Hash, error)) func(string) (string, error) {
+	return func(password string) (string, error) {
+		h, err := hasher()
+		if err != nil {
+			return "", err
+		}
+		d, err := h.Hash(password)
+		if err != nil {
+			return "", err
+		}
+		return d.Encode(), nil
+	}
 }
 
 // makers is never written.
 var makers = []maker{
 	// A password longer than bcrypt looks at would be taken for its beginning.
-	{"bcrypt", bcrypt.PasswordInputSizeMax, func() (algorithm.Hash, error) {
+	{"bcrypt", bcrypt.PasswordInputSizeMax, hashed(func() (algorithm.Hash, error) {
 		return bcrypt.New(bcrypt.WithVariant(bcrypt.VariantStandard), bcrypt.WithIterations(bcryptRounds))
-	}},
-	{"yescrypt", MaxPassword, func() (algorithm.Hash, error) {
+	})},
+	{"yescrypt", MaxPassword, hashed(func() (algorithm.Hash, error) {
 		return scrypt.New(scrypt.WithVariant(scrypt.VariantYescrypt), scrypt.WithLN(12), scrypt.WithR(32), scrypt.WithP(1))
-	}},
-	{"sha512", MaxPassword, func() (algorithm.Hash, error) {
+	})},
+	{"sha512", MaxPassword, hashed(func() (algorithm.Hash, error) {
 		return shacrypt.New(shacrypt.WithVariant(shacrypt.VariantSHA512), shacrypt.WithIterations(100000))
-	}},
-	{"sha256", MaxPassword, func() (algorithm.Hash, error) {
+	})},
+	{"sha256", MaxPassword, hashed(func() (algorithm.Hash, error) {
 		return shacrypt.New(shacrypt.WithVariant(shacrypt.VariantSHA256), shacrypt.WithIterations(100000))
-	}},
-	{"argon2id", MaxPassword, func() (algorithm.Hash, error) {
+	})},
+	{"argon2id", MaxPassword, hashed(func() (algorithm.Hash, error) {
 		return argon2.New(argon2.WithVariant(argon2.VariantID), argon2.WithM(19<<10), argon2.WithT(2), argon2.WithP(1))
-	}},
+	})},
+	{"scram-sha-256", MaxPassword, makeScram},
 }
 
 // Schemes are the names that Make takes.
@@ -74,13 +90,5 @@ func Make(scheme, password string) (string, error) {
 	case strings.IndexByte(password, 0) >= 0:
 		return "", errNUL
 	}
-	h, err := makers[i].hasher()
-	if err != nil {
-		return "", err
-	}
-	d, err := h.Hash(password)
-	if err != nil {
-		return "", err
-	}
-	return d.Encode(), nil
+	return makers[i].make(password)
 }

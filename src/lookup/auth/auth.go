@@ -9,6 +9,7 @@ package auth
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"runtime"
@@ -24,13 +25,18 @@ type Checker struct {
 	places  chan struct{}
 	matches func(hash, password string) bool
 
+	secret []byte // what the salts of strangers are made of
+
 	mu   sync.Mutex
 	seen map[string]string // a hash, by the name of the table
 }
 
 // NewChecker returns a Checker that leaves processors for other work.
 func NewChecker() *Checker {
+	secret := make([]byte, 32)
+	rand.Read(secret) // it never fails
 	return &Checker{
+		secret: secret,
 		places: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)), matches: matches, seen: make(map[string]string),
 	}
 }
@@ -50,12 +56,12 @@ func (c *Checker) Enter(ctx context.Context) (leave func(), err error) {
 	}
 }
 
-// Table tells whether password is user's, by t. An error means that it could not
+// Table tells whether pass is user's, by t. An error means that it could not
 // be found out.
-func (c *Checker) Table(ctx context.Context, t table.Table, user, password string) (bool, error) {
+func (c *Checker) Table(ctx context.Context, t table.Table, user, pass string) (bool, error) {
 	held, ok := t.(firster)
 	if !ok {
-		if verdict, err := byItself(ctx, t, user, password); !errors.Is(err, table.ErrService) {
+		if verdict, err := byItself(ctx, t, user, pass); !errors.Is(err, table.ErrService) {
 			return verdict, err
 		}
 	}
@@ -65,11 +71,9 @@ func (c *Checker) Table(ctx context.Context, t table.Table, user, password strin
 	}
 	hash := ""
 	if found {
-		if secret, err := table.ParseSecret(user, value); err == nil {
-			hash = secret.Password
-		}
+		hash = password(user, value)
 	}
-	return c.Hash(ctx, hash, c.decoy(t.Name(), held, hash), password)
+	return c.Hash(ctx, hash, c.decoy(t.Name(), held, hash), pass)
 }
 
 // byItself asks a program that may verify passwords by itself.
@@ -115,9 +119,5 @@ func (c *Checker) decoy(name string, held firster, hash string) string {
 		return c.seen[name]
 	}
 	key, value, _ := held.First()
-	secret, err := table.ParseSecret(key, value)
-	if err != nil {
-		return crypt.Decoy
-	}
-	return secret.Password
+	return password(key, value)
 }

@@ -18,6 +18,10 @@ func authSamples() []Parser {
 		&Authenticated{OK: true},
 		&Authenticated{},
 		&Authenticated{Err: mailerr.Local(errors.New("table users: gone"))},
+		&Scram{Gen: 3, Table: "users", First: "n,,n=bob,r=x", Challenge: "r=xy,s=,i=1", Final: "c=biws,r=xy,p="},
+		&Scrammed{OK: true, User: "bob", Text: "v="},
+		&Scrammed{Malformed: true},
+		&Scrammed{Err: mailerr.Local(errors.New("gone"))},
 		&SystemAuth{User: "bob", Password: "secret"},
 	}
 }
@@ -28,6 +32,10 @@ func emptyAuth(t Type) Parser {
 		return new(Authenticate)
 	case TypeAuthenticated:
 		return new(Authenticated)
+	case TypeScram:
+		return new(Scram)
+	case TypeScrammed:
+		return new(Scrammed)
 	}
 	return new(SystemAuth)
 }

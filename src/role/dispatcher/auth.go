@@ -31,6 +31,24 @@ func (b *backend) Authenticate(ctx context.Context, s *server.Session, user, pas
 	return got.OK && got.Err == nil, got.Err
 }
 
+// OffersScram implements server.ScramBackend. A table that cannot tell offers
+// less.
+func (b *backend) OffersScram(ctx context.Context, s *server.Session) bool {
+	var got msg.Scrammed
+	err := b.lka.Call(ctx, &msg.Scram{Gen: s.Listener.Gen, Table: s.Listener.AuthTable}, &got)
+	return err == nil && got.OK
+}
+
+// Scram implements server.ScramBackend.
+func (b *backend) Scram(ctx context.Context, s *server.Session, first, challenge, final string) (server.Proof, *mailerr.Error) {
+	m := msg.Scram{Gen: s.Listener.Gen, Table: s.Listener.AuthTable, First: first, Challenge: challenge, Final: final}
+	var got msg.Scrammed
+	if err := b.lka.Call(ctx, &m, &got); err != nil {
+		return server.Proof{}, mailerr.Local(err)
+	}
+	return server.Proof{Malformed: got.Malformed, OK: got.OK, User: got.User, Text: got.Text}, got.Err
+}
+
 // MaySend implements server.Backend: the addresses of a user are what the table
 // maps him to.
 func (b *backend) MaySend(ctx context.Context, s *server.Session, from addr.Address) (bool, *mailerr.Error) {

@@ -2,8 +2,10 @@ package lka
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
+	"opensmtpd/src/lookup/auth"
 	"opensmtpd/src/mailerr"
 	"opensmtpd/src/privsep/msg"
 	"opensmtpd/src/privsep/proc"
@@ -38,6 +40,38 @@ func (r *Role) passwordIs(ctx context.Context, m *msg.Authenticate) (bool, error
 		return false, fmt.Errorf("table %s: %w", m.Table, err)
 	}
 	return ok, nil
+}
+
+// scram answers a message of a client that proves that it knows a password.
+func (r *Role) scram(ctx context.Context, q proc.Request) {
+	var m msg.Scram
+	if err := q.Parse(&m); err != nil {
+		q.Fail(mailerr.Local(err))
+		return
+	}
+	reply, err := r.scrammed(ctx, &m)
+	switch {
+	case errors.Is(err, auth.ErrSyntax):
+		reply = msg.Scrammed{Malformed: true}
+	case err != nil:
+		reply = msg.Scrammed{Err: mailerr.Local(fmt.Errorf("table %s: %w", m.Table, err))}
+	}
+	q.Reply(&reply)
+}
+
+func (r *Role) scrammed(ctx context.Context, m *msg.Scram) (reply msg.Scrammed, err error) {
+	t := r.at(m.Gen).tables[m.Table]
+	switch {
+	case t == nil:
+		return reply, errNoTable
+	case m.First == "":
+		reply.OK = r.checker.Scram(t)
+	case m.Final == "":
+		reply.User, reply.Text, err = r.checker.ScramFirst(ctx, t, m.First)
+	default:
+		reply.User, reply.Text, reply.OK, err = r.checker.ScramFinal(ctx, t, m.First, m.Challenge, m.Final)
+	}
+	return reply, err
 }
 
 // systemPassword asks parent, in a place of the checker: parent hashes too.

@@ -52,6 +52,41 @@ carol:1000:1000:/home/carol
 	}
 }
 
+// TestScram: the rest is package auth's.
+func TestScram(t *testing.T) {
+	r := newSystem(t, `
+table users { "bob" = "SCRAM-SHA-256$4096:c2FsdA==$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=" }
+table others { "bob" = "*" }
+listen on 192.0.2.1
+action "local" mbox
+match for local action "local"
+`).role()
+	say := func(m *msg.Scram) *msg.Scrammed {
+		t.Helper()
+		m.Gen = 1
+		got, fail := ask(t, t.Context(), r, proc.Dispatcher, m)
+		if fail != nil {
+			t.Fatal(fail)
+		}
+		return got.(*msg.Scrammed)
+	}
+	if !say(&msg.Scram{Table: "users"}).OK || say(&msg.Scram{Table: "others"}).OK || say(&msg.Scram{Table: "nosuch"}).Err == nil {
+		t.Error("offered for the wrong tables")
+	}
+	const first = "n,,n=bob,r=abc"
+	one := say(&msg.Scram{Table: "users", First: first})
+	if one.User != "bob" || !strings.HasPrefix(one.Text, "r=abc") || !strings.HasSuffix(one.Text, ",s=c2FsdA==,i=4096") {
+		t.Errorf("%+v", one)
+	}
+	nonce := strings.Split(one.Text, ",")[0]
+	if two := say(&msg.Scram{Table: "users", First: first, Challenge: one.Text, Final: "c=biws," + nonce + ",p=AAAA"}); two.OK || two.Malformed || two.User != "bob" {
+		t.Errorf("%+v", two)
+	}
+	if bad := say(&msg.Scram{Table: "users", First: "bob"}); !bad.Malformed {
+		t.Errorf("%+v", bad)
+	}
+}
+
 // account plays parent for SystemAuth.
 func (p parentPeer) account(m *msg.SystemAuth) msg.Authenticated {
 	if m.User == "trouble" {

@@ -21,6 +21,7 @@ func (r *Role) relayHandlers() []proc.Handler {
 		{From: proc.Dispatcher, Type: msg.TypeRelayLookup, Concurrent: true, Do: r.relayLookup},
 		{From: proc.Dispatcher, Type: msg.TypeQuery, Concurrent: true, Do: r.query},
 		{From: proc.Dispatcher, Type: msg.TypeAuthenticate, Concurrent: true, Do: r.authenticate},
+		{From: proc.Dispatcher, Type: msg.TypeScram, Concurrent: true, Do: r.scram},
 	}
 }
 

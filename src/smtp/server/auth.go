@@ -3,9 +3,11 @@ package server
 import (
 	"encoding/base64"
 	"strings"
+	"time"
 
 	"github.com/emersion/go-sasl"
 
+	"opensmtpd/src/mailerr"
 	"opensmtpd/src/smtp"
 )
 
@@ -32,6 +34,14 @@ type exchange struct {
 	step   int // responses so far
 	// What the client has said, once the exchange is over.
 	identity, user, password string
+	outcome                  *outcome // of what was verified on the way; nil: nothing
+}
+
+// outcome is what came of a try.
+type outcome struct {
+	ok, locked bool
+	err        *mailerr.Error
+	wait       time.Duration // before the answer to a failure
 }
 
 // method is a mechanism of SASL (RFC 4422).
@@ -40,20 +50,23 @@ type method struct {
 	// shown names the command in the log at each step: credentials must not
 	// stand there.
 	shown []string
-	start func(*exchange) sasl.Server
+	start func(*Session, *exchange) sasl.Server
+	// offered tells whether a session may use it; nil: every one may.
+	offered func(*Session) bool
 }
 
 // methods is never written. The order is that of EHLO.
 var methods = []method{
-	{"PLAIN", []string{"AUTH PLAIN (...)"}, func(x *exchange) sasl.Server {
+	{"PLAIN", []string{"AUTH PLAIN (...)"}, func(_ *Session, x *exchange) sasl.Server {
 		return sasl.NewPlainServer(func(identity, user, password string) error {
 			x.identity, x.user, x.password = identity, user, password
 			return nil
 		})
-	}},
-	{"LOGIN", []string{"AUTH LOGIN (username)", "AUTH LOGIN (password)"}, func(x *exchange) sasl.Server {
+	}, nil},
+	{"LOGIN", []string{"AUTH LOGIN (username)", "AUTH LOGIN (password)"}, func(_ *Session, x *exchange) sasl.Server {
 		return &login{x: x}
-	}},
+	}, nil},
+	{"SCRAM-SHA-256", []string{"AUTH SCRAM-SHA-256 (...)"}, newScram, (*Session).offersScram},
 }
 
 // login is the server's side of LOGIN, a draft that never became a standard and
@@ -83,10 +96,12 @@ func (s *Session) offersAuth() bool {
 }
 
 // authLine is the line of EHLO that names the mechanisms.
-func authLine() string {
+func (s *Session) authLine() string {
 	line := "AUTH"
 	for i := range methods {
-		line += " " + methods[i].name
+		if m := &methods[i]; m.offered == nil || m.offered(s) {
+			line += " " + m.name
+		}
 	}
 	return line
 }
@@ -110,11 +125,11 @@ func (s *Session) authenticate(arg string) smtp.Reply {
 	name, response, has := cutMechanism(arg)
 	for i := range methods {
 		m := &methods[i]
-		if !smtp.EqualFold(name, m.name) {
+		if !smtp.EqualFold(name, m.name) || m.offered != nil && !m.offered(s) {
 			continue
 		}
 		x := &exchange{method: m}
-		x.server = m.start(x)
+		x.server = m.start(s, x)
 		s.auth = x
 		if !has {
 			return s.next(nil)
@@ -165,7 +180,7 @@ func (s *Session) next(response []byte) smtp.Reply {
 		return smtp.Reply{Code: 334, Text: base64.StdEncoding.EncodeToString(challenge)}
 	}
 	s.auth = nil
-	if !speakable(x.user, maxUser) || !speakable(x.password, maxPassword) {
+	if !speakable(x.user, maxUser) || x.outcome == nil && !speakable(x.password, maxPassword) {
 		return syntaxError
 	}
 	return s.verify(x)
@@ -177,32 +192,45 @@ func speakable(s string, max int) bool {
 	return s != "" && len(s) <= max && !strings.ContainsAny(s, "\x00\r\n")
 }
 
-// verify asks whether the client is who it says it is. Nobody may act as somebody
-// else (RFC 4616 section 2).
+// verify asks whether the client is who it says it is, unless that is known, and
+// answers. Nobody may act as somebody else (RFC 4616 section 2).
 func (s *Session) verify(x *exchange) smtp.Reply {
-	addr := s.Client.Addr.Addr()
-	if !s.srv.guesses.begin(addr) {
-		return s.verified(x.user, "tempfail", "error", guessedTooOften)
+	if x.outcome == nil {
+		x.outcome = s.try(func() (bool, *mailerr.Error) {
+			ok, err := s.srv.backend.Authenticate(s.srv.ctx, s, x.user, x.password)
+			return ok && (x.identity == "" || x.identity == x.user), err
+		})
 	}
-	ok, err := s.srv.backend.Authenticate(s.srv.ctx, s, x.user, x.password)
-	ok = ok && err == nil && (x.identity == "" || x.identity == x.user)
-	wait := s.srv.guesses.end(addr, !ok && err == nil)
+	o := x.outcome
 	switch {
-	case err != nil:
-		if err.Cause != nil {
-			s.srv.log.SMTPAuthTrouble(s.ID, x.user, err.Cause)
+	case o.locked:
+		return s.verified(x.user, "tempfail", "error", guessedTooOften)
+	case o.err != nil:
+		if o.err.Cause != nil {
+			s.srv.log.SMTPAuthTrouble(s.ID, x.user, o.err.Cause)
 		}
 		return s.verified(x.user, "tempfail", "error", authTrouble)
-	case ok:
+	case o.ok:
 		s.User, s.failures = x.user, 0
 		return s.verified(x.user, "ok", "pass", authSucceeded)
 	}
 	s.failures++
 	r := s.verified(x.user, "permfail", "fail", authFailed)
 	if !s.Listener.Socket && s.in.flush() == nil {
-		s.srv.pause(wait)
+		s.srv.pause(o.wait)
 	}
 	return r
+}
+
+// try has something verified, within what the address of the client may try.
+func (s *Session) try(verdict func() (bool, *mailerr.Error)) *outcome {
+	addr := s.Client.Addr.Addr()
+	if !s.srv.guesses.begin(addr) {
+		return &outcome{locked: true}
+	}
+	ok, err := verdict()
+	ok = ok && err == nil
+	return &outcome{ok: ok, err: err, wait: s.srv.guesses.end(addr, !ok && err == nil)}
 }
 
 // verified tells the log and the filters of a result.

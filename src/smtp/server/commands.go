@@ -42,7 +42,7 @@ func (s *Session) ehlo(arg string) smtp.Reply {
 		lines = append(lines, "STARTTLS")
 	}
 	if s.offersAuth() {
-		lines = append(lines, authLine())
+		lines = append(lines, s.authLine())
 	}
 	return smtp.Reply{Code: 250, Before: lines, Text: "HELP"}
 }

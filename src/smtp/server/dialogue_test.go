@@ -186,6 +186,11 @@ func (d *dialogue) set(arg string) {
 		ln.Senders, ln.Masquerade = "senders", value == "masquerade"
 	case "received-auth":
 		ln.ReceivedAuth = true
+	case "scram":
+		ln.AuthTable = "users"
+		d.rig.mem.proof = func(first, challenge, final string) Proof {
+			return Proof{Malformed: first == "what?", OK: challenge == "who?" && final == "me", User: first, Text: map[string]string{"": "who?"}[final] + map[string]string{"me": "I know"}[final]}
+		}
 	case "no-verdict":
 		d.rig.mem.broken = true
 	case "trace":

@@ -33,6 +33,7 @@ type memory struct {
 	name      Name
 	asked     []string // "user password" that were verified
 	broken    bool     // nobody can be verified
+	proof     func(first, challenge, final string) Proof
 }
 
 type stored struct {
@@ -68,6 +69,16 @@ func (m *memory) Authenticate(_ context.Context, _ *Session, user, password stri
 		return false, mailerr.Local(errors.New("table gone"))
 	}
 	return strings.ToUpper(user) == password, nil
+}
+
+// OffersScram and Scram play back what a test wants.
+func (m *memory) OffersScram(context.Context, *Session) bool { return m.proof != nil }
+
+func (m *memory) Scram(_ context.Context, _ *Session, first, challenge, final string) (Proof, *mailerr.Error) {
+	if first == "trouble" {
+		return Proof{User: "bob"}, mailerr.Local(errors.New("table gone"))
+	}
+	return m.proof(first, challenge, final), nil
 }
 
 // MaySend lets users send as themselves at example.org.

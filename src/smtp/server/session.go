@@ -47,6 +47,7 @@ type Session struct {
 	mails    int    // accepted
 	errors   int
 	failures int     // to authenticate
+	scram    uint8   // whether it is offered, once that is known
 	unknown  int     // recipients refused
 	events   []Event // to be reported after the reply
 
