@@ -62,6 +62,9 @@ type Options struct {
 	Limits Limits
 	// AgentsPerUser bounds the agents of one uid; default 2.
 	AgentsPerUser int
+	// Writers bounds the agents that write to the disk at a time; default half as
+	// many as there are processors: the rest is for those who take mail in.
+	Writers int
 	// Idle is how long an agent without work stays; default 5 s.
 	Idle time.Duration
 	// Patience is how long an agent may take for one delivery before it is given

@@ -2,6 +2,7 @@ package mda
 
 import (
 	"context"
+	"runtime"
 	"sync"
 	"time"
 
@@ -39,6 +40,8 @@ type Pool struct {
 	perUser map[uint32]int
 	waiting []*slot
 
+	turns turns // of those who write to the disk
+
 	// Commands that run, and slots that wait for one to end.
 	commands   int
 	commandsOf map[uint32]int
@@ -73,10 +76,14 @@ func NewPool(parent proc.Caller, o Options) *Pool {
 	if o.Patience <= 0 {
 		o.Patience = 330 * time.Second
 	}
+	if o.Writers <= 0 {
+		o.Writers = max(1, runtime.NumCPU()/2)
+	}
 	o.Limits = o.Limits.defaults()
 	p := &Pool{
 		parent: parent, o: o, asking: make(chan struct{}, resolvers),
 		users: make(map[userKey]*user), slots: make(map[slotKey]*slot),
+		turns:   turns{most: o.Writers},
 		perUser: make(map[uint32]int), commandsOf: make(map[uint32]int), blocked: make(map[*slot]struct{}),
 	}
 	p.ctx, p.cancel = context.WithCancel(context.Background())

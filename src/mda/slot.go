@@ -60,6 +60,7 @@ type slot struct {
 	feeding  bool          // a large body is being sent
 	retire   bool          // takes nothing new
 	cut      *Result       // what to report when the connection ends; nil: lost
+	turn     turn          // to write
 }
 
 // item is a delivery in a slot.
@@ -232,7 +233,7 @@ func (s *slot) refused(asked string, res Result) {
 func (s *slot) pump() {
 	for s.state == live && !s.feeding && !s.retire && len(s.queue) > 0 && len(s.inflight) < window && s.conn.Waiting() < ahead {
 		it := s.queue[0]
-		if it.command && !s.p.command(s) {
+		if it.command && !s.p.command(s) || !it.command && !s.mayWrite() {
 			return
 		}
 		s.queue[0] = nil
@@ -284,6 +285,7 @@ func (p *Pool) command(s *slot) bool {
 // ended counts the end of a delivery; p.mu is held.
 func (p *Pool) ended(s *slot, it *item) {
 	if !it.command {
+		s.written()
 		return
 	}
 	p.commands--

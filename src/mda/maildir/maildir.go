@@ -249,9 +249,14 @@ func (s *Store) Commit(batch []*Message) {
 	}
 }
 
-// syncers is how many files are synced at a time: the journal of the file system
-// commits what waits together, and more than a few gain nothing.
-const syncers = 4
+// A file system commits what waits together, so files are synced at the same
+// time: one goroutine for each few of a batch, since the first commit serves
+// nearly all of a small one and the others would only wake each other; and no
+// more than a few.
+const (
+	perSyncer = 8
+	syncers   = 4
+)
 
 // syncAll syncs the files of a batch.
 func syncAll(batch []*Message) {
@@ -264,7 +269,7 @@ func syncAll(batch []*Message) {
 		}
 	}
 	var others sync.WaitGroup
-	for range min(syncers, len(batch)) - 1 {
+	for range min(syncers, (len(batch)+perSyncer-1)/perSyncer) - 1 {
 		others.Go(work)
 	}
 	work()
