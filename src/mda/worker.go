@@ -63,7 +63,9 @@ const (
 	kindLMTP
 )
 
-// run ends when jobs is closed and everything was finished or given up.
+// run ends when jobs is closed and everything was finished or given up. What is
+// not on its way to the disk when ctx ends is dropped: queue will not learn of it
+// and lets it be delivered again.
 func (w *worker) run(jobs <-chan *job) {
 	defer w.commands.Wait()
 	defer w.dropLarge()
@@ -90,6 +92,9 @@ func (w *worker) run(jobs <-chan *job) {
 
 // take starts a delivery or goes on with the large one.
 func (w *worker) take(j *job) {
+	if w.ctx.Err() != nil {
+		return
+	}
 	if j.chunk {
 		w.more(&j.DeliverChunk)
 		return
@@ -248,12 +253,16 @@ func (w *worker) commit() {
 	if len(w.batch) == 0 {
 		return
 	}
+	dropped := w.ctx.Err() != nil
 	var messages []*maildir.Message
 	boxes := make(map[string][]*delivery)
 	for _, d := range w.batch {
 		if d.kind == kindMaildir {
+			if dropped {
+				d.store.Err = errAborted
+			}
 			messages = append(messages, d.store)
-		} else {
+		} else if !dropped {
 			key := d.path + "\x00" + d.d.Name
 			boxes[key] = append(boxes[key], d)
 		}

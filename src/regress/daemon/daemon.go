@@ -297,7 +297,10 @@ func (d *Daemon) Roles() map[string]int {
 			continue
 		}
 		argv0, _, _ := bytes.Cut(cmdline, []byte{0})
-		if title, ok := strings.CutPrefix(string(argv0), "smtpd: "); ok {
+		title, ok := strings.CutPrefix(string(argv0), "smtpd: ")
+		// A child that is still on its way to its own program bears the name of
+		// its parent, who comes before it.
+		if ok && roles[title] == 0 {
 			roles[title] = pid
 		}
 	}
