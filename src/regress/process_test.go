@@ -44,19 +44,37 @@ func TestRoleDiesLoudly(t *testing.T) {
 	}
 }
 
+// TestParentDiesAllEnd: without parent all end, whatever they are at, soon enough
+// for the next daemon to take their place at its first try.
 func TestParentDiesAllEnd(t *testing.T) {
 	t.Parallel()
-	d := daemon.New(t, daemon.Basic).Start()
+	d := daemon.New(t, daemon.Basic)
+	begun := d.Path("begun")
+	d.Configure(`listen on 127.0.0.1 port $port
+action "local" mda "cat >` + begun + `; exec sleep 120"
+match for local action "local"
+`)
+	d.Start()
+	send(t, d, "takes its time", me(t)+"@localhost")
+	d.Await("the command", func() bool {
+		_, err := os.Stat(begun)
+		return err == nil
+	})
 	roles := d.Roles()
 	if err := syscall.Kill(roles["[priv]"], syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
 	d.Exit()
-	for title, pid := range roles {
-		d.Await(title+" to end", func() bool {
-			text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	ended := func(title string) func() bool {
+		return func() bool {
+			text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", roles[title]))
 			return err != nil || !strings.HasPrefix(string(text), "smtpd: ")
-		})
+		}
+	}
+	d.Await("control, which would answer that smtpd is running, to end", ended("control"))
+	d.Start()
+	for title := range roles {
+		d.Await(title+" to end", ended(title))
 	}
 }
 

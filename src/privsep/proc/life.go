@@ -304,14 +304,14 @@ func (l *life) work() error {
 		return err
 	}
 	serving, endServing := context.WithCancel(context.Background())
-	running, stop := context.WithCancel(serving)
-	l.stop = stop
-	defer stop()
+	running, end := context.WithCancelCause(serving)
+	l.stop = func() { end(nil) }
+	defer l.stop()
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer endServing()
 	wg.Go(func() {
-		defer stop() // a parent that is gone stops us
+		defer end(errOrphaned) // a parent that is gone stops us
 		l.serve(serving, l.parent, table)
 	})
 	wg.Go(func() { l.step(serving) })
@@ -347,7 +347,8 @@ func (l *life) run(ctx context.Context) error {
 		return err
 	case <-ctx.Done():
 	}
-	late, cancel := l.clock.After(time.Duration(l.hello.GraceMillis)*time.Millisecond + flushTime)
+	grace := graceAfter(ctx, time.Duration(l.hello.GraceMillis)*time.Millisecond)
+	late, cancel := l.clock.After(grace + flushTime)
 	defer cancel()
 	select {
 	case err := <-result:

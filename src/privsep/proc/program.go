@@ -5,6 +5,7 @@ package proc
 
 import (
 	"context"
+	"errors"
 	"os"
 	"time"
 
@@ -133,6 +134,25 @@ type Env struct {
 	Unprivileged bool
 	// Trace tells whether a trace of smtpd -T or smtpctl trace is on.
 	Trace func(name string) bool
-	// Grace is how long Run may go on after its context ended.
+	// Grace is how long Run may go on after its context ended, as a rule: ask
+	// GraceAfter.
 	Grace time.Duration
+}
+
+// errOrphaned is why the context of Run ends when parent is gone.
+var errOrphaned = errors.New("parent is gone")
+
+// orphanGrace is what a role has left without parent: enough for what is on its
+// way to the disk, little enough that a daemon which is started in our place
+// need not wait long for the spool.
+const orphanGrace = time.Second
+
+// GraceAfter tells, after the end of Run's context, how long Run may go on.
+func (e *Env) GraceAfter(ctx context.Context) time.Duration { return graceAfter(ctx, e.Grace) }
+
+func graceAfter(ctx context.Context, grace time.Duration) time.Duration {
+	if errors.Is(context.Cause(ctx), errOrphaned) {
+		return min(grace, orphanGrace)
+	}
+	return grace
 }

@@ -278,7 +278,7 @@ func (r *Role) Run(ctx context.Context) error {
 	stop()
 	r.loops.Wait()
 	// Shortly before the daemon's patience ends.
-	grace, enough := within(context.Background(), r.clock, r.env.Grace*3/4)
+	grace, enough := within(context.Background(), r.clock, r.env.GraceAfter(ctx)*3/4)
 	var relays sync.WaitGroup
 	relays.Go(func() { r.relay.mta.Stop(grace) })
 	r.smtp.Stop(grace)

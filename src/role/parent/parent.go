@@ -156,10 +156,10 @@ func (p *Parent) start(ctx context.Context) error {
 	if p.who, err = p.identify(ctx); err != nil {
 		return err
 	}
-	if err := p.prepareSpool(); err != nil {
+	if err := p.alone(); err != nil {
 		return err
 	}
-	if err := p.alone(); err != nil {
+	if err := p.prepareSpool(); err != nil {
 		return err
 	}
 	p.log.Starting(version.Name, version.Number)

@@ -23,6 +23,10 @@ import (
 // probeTime is how long another smtpd may take to accept on the socket.
 const probeTime = 2 * time.Second
 
+// orphanTime is how long the roles of a daemon whose parent died are waited for.
+// Another daemon that lives has answered at its socket before.
+const orphanTime = 3 * time.Second
+
 // spoolDir is a directory that must be there before queue starts.
 type spoolDir struct {
 	path  string
@@ -126,12 +130,14 @@ func errRunning(where string) error {
 
 // takeLock locks the spool for as long as we or queue live: queue holds the
 // same open file, so that nobody can start while an orphaned queue still writes.
+// Such a one ends soon, and a service manager that starts us again at once would
+// give up before, so it is waited for.
 func (p *Parent) takeLock() error {
 	f, err := os.Open(p.opt.Paths.Spool)
 	if err != nil {
 		return fmt.Errorf("spool: %w", err)
 	}
-	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	err = p.flock(f)
 	if err != nil {
 		f.Close()
 		if errors.Is(err, unix.EWOULDBLOCK) {
@@ -141,6 +147,18 @@ func (p *Parent) takeLock() error {
 	}
 	p.lock = f
 	return nil
+}
+
+// flock tries to lock a file until orphanTime has passed.
+func (p *Parent) flock(f *os.File) error {
+	for end := p.clock.Mono() + orphanTime; ; {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if !errors.Is(err, unix.EWOULDBLOCK) || p.clock.Mono() >= end {
+			return err
+		}
+		again, _ := p.clock.After(orphanTime / 100)
+		<-again
+	}
 }
 
 // alone asks at the control socket whether another smtpd answers there.

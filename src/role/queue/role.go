@@ -174,7 +174,7 @@ func (r *Role) serve(ctx context.Context, s *store.Store) error {
 	r.work.Go(func() { r.announcer(working) })
 	r.work.Go(func() { r.verify(working) })
 	r.loop(ctx, working)
-	return r.stop(cancel)
+	return r.stop(r.env.GraceAfter(ctx), cancel)
 }
 
 // load gives the run queue what the store has.
@@ -329,14 +329,14 @@ func (r *Role) nextWake() time.Duration {
 	return at
 }
 
-// stop ends what runs: deliveries have the grace that Env tells, reports and
-// messages being received are given up, the rest is made durable.
-func (r *Role) stop(cancel context.CancelFunc) error {
+// stop ends what runs: deliveries have some time left, reports and messages being
+// received are given up, the rest is made durable.
+func (r *Role) stop(left time.Duration, cancel context.CancelFunc) error {
 	r.mu.Lock()
 	r.stopping = true
 	r.mu.Unlock()
 	grace, end := context.WithCancel(context.Background())
-	late, unwait := r.env.Clock.After(r.env.Grace)
+	late, unwait := r.env.Clock.After(left)
 	r.work.Go(func() {
 		select {
 		case <-late:
