@@ -18,10 +18,12 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"opensmtpd/src/conf"
+	"opensmtpd/src/conf/check"
 	"opensmtpd/src/conf/diag"
 	"opensmtpd/src/conf/load"
 	"opensmtpd/src/conf/native"
 	"opensmtpd/src/conf/printer"
+	"opensmtpd/src/pki"
 )
 
 var update = flag.Bool("update", false, "write what the tests get into testdata")
@@ -101,6 +103,7 @@ func machine(files fstest.MapFS) load.Machine {
 		UserExists: func(name string) (bool, error) { return name == "vmail" || name == "_filter", nil },
 		MailName:   "/etc/mail/mailname",
 		LibExecs:   []string{"/usr/local/libexec/smtpd"},
+		Values:     pki.Words(check.Values{}),
 	}
 	return m
 }

@@ -16,6 +16,7 @@ import (
 	"opensmtpd/src/mail"
 	"opensmtpd/src/mailerr"
 	"opensmtpd/src/mlog"
+	"opensmtpd/src/pki"
 	"opensmtpd/src/privsep/msg"
 	"opensmtpd/src/privsep/proc"
 )
@@ -33,6 +34,7 @@ type world struct {
 	silent    bool           // names are not answered
 	asked     int            // names
 	secrets   []msg.Authenticate
+	sign      pki.Oracle // what crypto does; nil: it is not asked
 }
 
 func (w *world) Send(_ context.Context, m msg.Message) error {
@@ -64,6 +66,10 @@ func (w *world) Call(ctx context.Context, m msg.Message, reply msg.Parser) error
 		}
 	case *msg.RDNS:
 		return w.name(ctx, reply.(*msg.RDNSReply))
+	case *msg.Sign:
+		sig, err := w.sign(ctx, m)
+		reply.(*msg.Signed).Signature = sig
+		return err
 	case *msg.Expand:
 		w.expanded = append(w.expanded, *m)
 		r := reply.(*msg.Expanded)
