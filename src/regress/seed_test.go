@@ -1,7 +1,10 @@
 package regress
 
 import (
+	"bufio"
 	"context"
+	"crypto/tls"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -86,6 +89,52 @@ func seedMachine(t *testing.T, bin string) *pkitest.Authority {
 // seedCerts are the certificates that the article's files name, or mean by the
 // name of their interface.
 var seedCerts = []string{"rl0", "172.20.0.12", "home.defcon.no"}
+
+// TestSeedTLS starts the daemon with each of the article's configurations that
+// have TLS, unedited, and is shown the certificate that each listener means.
+func TestSeedTLS(t *testing.T) {
+	privileged(t)
+	bin := daemon.Bin(t)
+	ca := seedMachine(t, bin)
+	for _, tt := range []struct {
+		file, addr, cert string
+		auth             bool
+	}{
+		{"04-smtps-auth.conf", "172.20.0.12:465", "rl0", true},
+		{"05-smtps-without-auth.conf", "172.20.0.12:587", "rl0", true},
+		{"07-one-address-of-many.conf", "172.20.0.12:587", "172.20.0.12", true},
+		{"08-home-gateway.conf", "10.0.0.1:465", "home.defcon.no", false},
+		{"08-home-gateway.conf", "172.16.81.241:465", "home.defcon.no", true},
+	} {
+		text, err := os.ReadFile("../../../shared/seed/" + tt.file)
+		if err != nil {
+			t.Skip("the article's configurations are not beside this repository, in ../shared/seed")
+		}
+		t.Run(tt.file, func(t *testing.T) {
+			d := daemon.NewRoot(t, string(text))
+			d.Addr = "127.0.0.1:25"
+			d.Start()
+			defer d.Stop()
+			nc, err := tls.Dial("tcp", tt.addr, ca.Client(tt.cert+".seed.example"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer nc.Close()
+			in := bufio.NewReader(nc)
+			line, err := in.ReadString('\n')
+			if err != nil || !strings.HasPrefix(line, "220 ") {
+				t.Errorf("%s: %q, %v", tt.addr, line, err)
+			}
+			if _, err := io.WriteString(nc, "EHLO client.example\r\nQUIT\r\n"); err != nil {
+				t.Fatal(err)
+			}
+			said, err := io.ReadAll(in)
+			if auth := strings.Contains(string(said), "AUTH PLAIN"); err != nil || auth != tt.auth {
+				t.Errorf("%s: %v\n%s", tt.addr, err, said)
+			}
+		})
+	}
+}
 
 // TestSeedFiles loads the article's eight configurations, unedited, on a machine
 // like his; what -C conf makes of them loads without a word about their age.

@@ -187,11 +187,63 @@ s.quit()
 			}
 		}
 	})
+	t.Run("msmtp", func(t *testing.T) {
+		for _, how := range [][]string{{d.Addr, "--tls-starttls=on"}, {d.smtps, "--tls-starttls=off"}} {
+			host, port, _ := net.SplitHostPort(how[0])
+			client(t, "Subject: msmtp\n\nbody\n", "msmtp", "--host="+host, "--port="+port, how[1], "--tls=on",
+				"--tls-certcheck=off", "--from=a@example.org", user+"@localhost")
+			mail++
+			d.AwaitMail(mail)
+		}
+	})
 	for _, text := range d.Mail(d.Path("Maildir")) {
 		if !strings.Contains(text, "with ESMTPS id ") || !strings.Contains(text, "(TLSv1.3:TLS_") {
 			t.Errorf("kept:\n%.600s", text)
 		}
 	}
+}
+
+// TestTLSStalled shows that mail flows while strangers keep 200 handshakes from
+// going on (CVE-2013-2125), in clear behind STARTTLS and in SMTPS.
+func TestTLSStalled(t *testing.T) {
+	t.Parallel()
+	const host = "mx.example.org"
+	d := newTLS(t, "", "", "rsa:"+host)
+	d.Start()
+	for i := range 200 {
+		addr, begin := d.smtps, "\x16\x03\x01\x02\x00\x01"[:i%7]
+		if i%2 == 0 {
+			addr, begin = d.Addr, "EHLO x\r\nSTARTTLS\r\n"
+		}
+		nc, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer nc.Close()
+		if addr == d.Addr {
+			if _, err := nc.Read(make([]byte, 512)); err != nil { // the greeting
+				t.Fatal(err)
+			}
+		}
+		if _, err := io.WriteString(nc, begin); err != nil {
+			t.Fatal(err)
+		}
+	}
+	nc, err := tls.Dial("tcp", d.smtps, d.ca.Client(host))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	in := bufio.NewReader(nc)
+	for _, say := range []string{"", "HELO x\r\n", "MAIL FROM:<a@example.org>\r\n", "RCPT TO:<" + me(t) + "@localhost>\r\n", "DATA\r\n", "\r\nbody\r\n.\r\n"} {
+		if _, err := io.WriteString(nc, say); err != nil {
+			t.Fatal(err)
+		}
+		if line, err := in.ReadString('\n'); err != nil || line[0] != '2' && line[0] != '3' {
+			t.Fatalf("%q: %q, %v", say, line, err)
+		}
+	}
+	d.AwaitMail(1)
 }
 
 // TestTLSChosen holds that the names inside the certificates decide.
