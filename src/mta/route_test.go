@@ -264,13 +264,14 @@ func TestFamilyLimit(t *testing.T) {
 }
 
 // crowd is a server that counts how many it talks to at once. Nobody gets an
-// answer to his message before enough are there.
+// answer to his second message before enough are there.
 type crowd struct {
 	script
 	want int
 
 	mu       sync.Mutex
 	now, max int
+	once     sync.Once
 	full     chan struct{}
 }
 
@@ -281,7 +282,7 @@ func (c *crowd) serve(nc net.Conn) {
 	c.now++
 	c.max = max(c.max, c.now)
 	if c.now == c.want {
-		close(c.full)
+		c.once.Do(func() { close(c.full) })
 	}
 	c.mu.Unlock()
 	c.script.serve(&patient{Conn: nc, c: c})
@@ -290,18 +291,17 @@ func (c *crowd) serve(nc net.Conn) {
 	c.mu.Unlock()
 }
 
-// patient holds back the reply to a message.
+// patient holds back the reply to a message but the first, which lets the client
+// open more connections.
 type patient struct {
 	net.Conn
-	c *crowd
+	c    *crowd
+	sent int
 }
 
 func (p *patient) Write(b []byte) (int, error) {
 	if strings.HasPrefix(string(b), "250 2.0.0 taken") {
-		p.c.mu.Lock()
-		first := p.c.script.connections() < p.c.want
-		p.c.mu.Unlock()
-		if !first {
+		if p.sent++; p.sent > 1 {
 			<-p.c.full
 		}
 	}
