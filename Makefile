@@ -19,7 +19,10 @@ FUZZTIME	?= 20s
 GORELEASER	= github.com/goreleaser/goreleaser/v2@v2.15.1
 STATICCHECK	= honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-PROGRAMS	= smtpd smtpctl makemap mail.maildir mail.mboxfile mail.lmtp mail.mda
+PROGRAMS	= smtpd smtpctl makemap mail.maildir mail.mboxfile mail.lmtp mail.mda \
+		  table-sqlite table-postgres table-ldap
+# Those that smtpd runs, below LIBEXECDIR.
+LIBEXECS	= $(filter mail.% table-%,$(PROGRAMS))
 # One binary serves these names by argv[0].
 LINKS		= sendmail send-mail mailq newaliases
 # Where they are installed: for the administrator, and for everybody.
@@ -103,7 +106,7 @@ install: build install-files
 		echo "install: no group $(QUEUEGROUP) yet; create it, then:"; \
 		echo "  chgrp $(QUEUEGROUP) $(SBINDIR)/smtpctl && chmod 2555 $(SBINDIR)/smtpctl"; \
 	fi
-	@for p in $(filter mail.%,$(PROGRAMS)); do install -m 0755 bin/$$p $(DESTDIR)$(LIBEXECDIR)/$$p; done
+	@for p in $(LIBEXECS); do install -m 0755 bin/$$p $(DESTDIR)$(LIBEXECDIR)/$$p; done
 
 # All but the programs; the packages take these from here too.
 install-files:
@@ -132,7 +135,7 @@ package-files:
 uninstall:
 	rm -f $(addprefix $(DESTDIR)$(SBINDIR)/,smtpd smtpctl $(SBINLINKS))
 	rm -f $(addprefix $(DESTDIR)$(BINDIR)/,$(BINLINKS))
-	rm -f $(addprefix $(DESTDIR)$(LIBEXECDIR)/,$(filter mail.%,$(PROGRAMS)))
+	rm -f $(addprefix $(DESTDIR)$(LIBEXECDIR)/,$(LIBEXECS))
 	@for m in $(PAGES); do rm -f $(DESTDIR)$(MANDIR)/man$${m##*.}/$$m; done
 	@if test -d $(DESTDIR)$(LIBEXECDIR); then rmdir $(DESTDIR)$(LIBEXECDIR); fi
 
