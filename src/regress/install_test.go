@@ -49,6 +49,7 @@ func TestInstallUninstall(t *testing.T) {
 	for _, want := range []string{
 		"/usr/local/sbin/smtpd", "/usr/local/sbin/smtpctl", "/usr/local/libexec/opensmtpd/mail.maildir",
 		"/usr/local/libexec/opensmtpd/mail.mboxfile", "/usr/local/libexec/opensmtpd/mail.lmtp", "/usr/local/libexec/opensmtpd/mail.mda",
+		"/usr/local/libexec/opensmtpd/table-sqlite", "/usr/local/share/man/man7/smtpd-tables.7",
 		"/usr/local/share/man/man5/smtpd.conf.5", "/usr/local/share/man/man8/mail.lmtp.8", "/etc/mail/smtpd.conf", "/etc/mail/aliases",
 		"/usr/local/sbin/sendmail", "/usr/local/sbin/send-mail", "/usr/local/sbin/makemap", "/usr/local/bin/mailq", "/usr/local/bin/newaliases",
 	} {

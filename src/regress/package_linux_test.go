@@ -182,6 +182,7 @@ func installed(t *testing.T, m *machine) {
 	}
 	for _, name := range []string{
 		"/usr/libexec/opensmtpd/mail.maildir", "/usr/libexec/opensmtpd/mail.mboxfile", "/usr/libexec/opensmtpd/mail.lmtp", "/usr/libexec/opensmtpd/mail.mda",
+		"/usr/libexec/opensmtpd/table-sqlite", "/usr/libexec/opensmtpd/table-postgres", "/usr/libexec/opensmtpd/table-ldap",
 		"/usr/lib/systemd/system/opensmtpd.service", "/etc/mail/smtpd.conf", "/etc/mail/aliases", "/var/empty",
 	} {
 		if _, err := os.Stat(m.root + name); err != nil {
