@@ -246,6 +246,41 @@ func TestTLSStalled(t *testing.T) {
 	d.AwaitMail(1)
 }
 
+// TestTLSRelay sends mail from one daemon to another that wants to know it: both
+// certificates are verified, both signed for by crypto. Without one of its own the
+// mail stays.
+func TestTLSRelay(t *testing.T) {
+	t.Parallel()
+	to := newTLS(t, "", "", "rsa:localhost")
+	text, err := os.ReadFile(to.Path("smtpd.conf"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	to.Configure(strings.Replace(string(text), " tls pki", " tls-require verify ca test pki", 1))
+	to.Start()
+	cert, key := to.ca.Issue(pkitest.ECDSA, "client.example.org")
+	to.write("client.crt", cert)
+	to.write("client.key", key)
+	relay := func(options string) *daemon.Daemon {
+		from := daemon.New(t, fmt.Sprintf(`ca test cert %q
+pki client cert %q key %q
+listen on 127.0.0.1 port $port
+action "out" relay host smtp+tls://localhost:%s ca test %s
+match from any for any action "out"
+`, to.Path("ca.pem"), to.Path("client.crt"), to.Path("client.key"), to.Port(), options))
+		from.Start()
+		send(t, from, "over TLS", me(t)+"@localhost")
+		return from
+	}
+	from := relay("pki client protocols TLSv1.3")
+	to.AwaitMail(1)
+	to.AwaitLog(`smtp cert-check result="verified" fingerprint="SHA256:`)
+	from.AwaitLog(`mta cert-check result="valid" fingerprint="SHA256:`)
+	from.AwaitLog(`mta delivery .* result="Ok"`)
+	relay("").AwaitLog(`mta delivery .* result="TempFail"`)
+	to.AwaitLog(`TLS handshake failed: tls: client didn't provide a certificate`)
+}
+
 // TestTLSChosen holds that the names inside the certificates decide.
 func TestTLSChosen(t *testing.T) {
 	t.Parallel()

@@ -271,10 +271,10 @@ func TestCVE20110411(t *testing.T) {
 	}
 }
 
-// TestHalfOpenHandshakes shows that clients who do not go on with a handshake
-// keep nobody waiting (CVE-2013-2125), whether they have said nothing, a part of
-// what begins one, or all but its end; and that their time ends.
-func TestHalfOpenHandshakes(t *testing.T) {
+// TestCVE20132125 shows that clients who do not go on with a handshake keep
+// nobody waiting, whether they have said nothing, a part of what begins one, or
+// all of that; and that their time ends.
+func TestCVE20132125(t *testing.T) {
 	const stalled = 200
 	r, a := tlsRig(t, smtps)
 	hello := clientHello(t)
