@@ -45,7 +45,11 @@ func withUsers(t *testing.T) *daemon.Daemon {
 
 // submitAs hands a message in as net/smtp does.
 func submitAs(t *testing.T, d *daemon.Daemon, user, password, from string) error {
-	return smtp.SendMail(d.Addr, smtp.PlainAuth("", user, password, "127.0.0.1"), from, []string{me(t) + "@example.org"},
+	return submitTo(d, user, password, from, me(t)+"@example.org")
+}
+
+func submitTo(d *daemon.Daemon, user, password, from, to string) error {
+	return smtp.SendMail(d.Addr, smtp.PlainAuth("", user, password, "127.0.0.1"), from, []string{to},
 		[]byte("From: Me <root@localhost>\r\nSubject: hi\r\n\r\nhi\r\n"))
 }
 

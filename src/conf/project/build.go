@@ -201,6 +201,14 @@ func (m *MTALimits) set(l *conf.MTALimit) {
 	}
 }
 
+// secret tells whether a table is one of passwords that its users log in with,
+// and none that relays are shown.
+func secret(l *load.Loaded, name conf.TableRef) bool {
+	logIn := slices.ContainsFunc(l.Listens, func(n *conf.Listen) bool { return n.AuthTable == name })
+	shown := slices.ContainsFunc(l.Actions, func(a *conf.Action) bool { return a.AuthTable == name })
+	return logIn && !shown
+}
+
 // Lookup cuts out the part of the process that answers questions.
 func Lookup(l *load.Loaded) *LookupConf {
 	out := &LookupConf{
@@ -209,7 +217,7 @@ func Lookup(l *load.Loaded) *LookupConf {
 	}
 	for _, t := range l.Tables {
 		p := Table{Name: t.Name, Inline: t.Inline, Backend: t.Backend, Config: t.Config,
-			Identity: load.TableIdentity(t), Kind: t.Kind}
+			Identity: load.TableIdentity(t), Kind: t.Kind, Secret: secret(l, conf.TableRef(t.Name))}
 		for _, e := range t.Entries {
 			p.Entries = append(p.Entries, Entry{e.Key, e.Value})
 		}

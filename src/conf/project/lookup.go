@@ -34,7 +34,10 @@ type Table struct {
 	Config   string // path, or what the program is given
 	Identity string // of the descriptor; "" for static and getpwnam
 	Kind     conf.Kind
-	Entries  []Entry
+	// Secret tables hold the passwords of a listener's users: nobody is told
+	// what they say.
+	Secret  bool `json:",omitempty"`
+	Entries []Entry
 }
 
 // Entry is one element of a static table; Value is "" in a list.

@@ -21,6 +21,7 @@ import (
 type generation struct {
 	gen       mail.Gen
 	tables    map[string]table.Table
+	secret    map[string]bool            // those that nobody is told of
 	files     map[string]*table.Static   // by identity
 	watches   map[string]*watch          // the files of maps, by identity
 	programs  map[string]*program.Client // of tables, by identity
@@ -48,7 +49,7 @@ func (r *Role) generation(c proc.Conf, before *generation) (*generation, error) 
 		return nil, err
 	}
 	g := &generation{
-		gen: c.Gen, tables: make(map[string]table.Table), files: make(map[string]*table.Static),
+		gen: c.Gen, tables: make(map[string]table.Table), secret: make(map[string]bool), files: make(map[string]*table.Static),
 		watches: make(map[string]*watch), programs: make(map[string]*program.Client), resources: c.Resources, addrs: p.LocalAddrs,
 	}
 	for i := range p.Tables {
@@ -58,6 +59,7 @@ func (r *Role) generation(c proc.Conf, before *generation) (*generation, error) 
 			return nil, fmt.Errorf("table %s: %w", p.Tables[i].Name, err)
 		}
 		g.tables[p.Tables[i].Name] = t
+		g.secret[p.Tables[i].Name] = p.Tables[i].Secret
 	}
 	if err := r.rules(g, &p); err != nil {
 		r.release(g)

@@ -33,12 +33,13 @@ func (r *Role) query(ctx context.Context, q proc.Request) {
 }
 
 func (r *Role) tableAnswer(ctx context.Context, m *msg.Query) (*msg.Answer, error) {
-	t := r.at(m.Gen).tables[m.Table]
+	g := r.at(m.Gen)
+	t := g.tables[m.Table]
 	service := table.Service(m.Service)
 	switch {
 	case t == nil:
 		return nil, errNoTable
-	case service == table.Credentials || service == table.Auth:
+	case service == table.Credentials, service == table.Auth, g.secret[m.Table] && !m.Match:
 		return nil, errSecret
 	}
 	var reply msg.Answer

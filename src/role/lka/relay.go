@@ -88,9 +88,13 @@ func (r *Role) relayLookup(ctx context.Context, q proc.Request) {
 }
 
 func (r *Role) relayEntry(ctx context.Context, m *msg.RelayLookup) (*msg.RelayLookupReply, error) {
-	t := r.at(m.Gen).tables[m.Table]
-	if t == nil {
+	g := r.at(m.Gen)
+	t := g.tables[m.Table]
+	switch {
+	case t == nil:
 		return nil, errNoTable
+	case g.secret[m.Table]:
+		return nil, errSecret
 	}
 	reply := new(msg.RelayLookupReply)
 	service := relayServices[m.Service]

@@ -88,7 +88,7 @@ func (s *Session) checkMail(arg string) smtp.Reply {
 		return tooManyMails
 	}
 	domain := ""
-	if s.Listener.Socket {
+	if s.Listener.Socket || s.User != "" {
 		domain = s.Listener.Hostname // OpenSMTPD completes what strangers send too
 	}
 	m, err := smtp.ParseMail(arg, domain, s.extensions())

@@ -25,7 +25,7 @@ func (s *Session) data(string) smtp.Reply {
 	if s.User != "" && s.Listener.Senders != "" && s.Listener.Masquerade && !t.Mail.From.IsZero() {
 		b.head.From = t.Mail.From.SMTP()
 	}
-	if s.Listener.Submission {
+	if s.Listener.Submission || s.User != "" {
 		b.head.Date = string(rfc5322.AppendDate(nil, t.Received))
 		b.head.MessageID = fmt.Sprintf("<%016x@%s>", s.srv.newID(), s.Listener.Hostname)
 	}
