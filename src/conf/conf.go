@@ -8,7 +8,10 @@
 // package sees them.
 package conf
 
-import "time"
+import (
+	"strings"
+	"time"
+)
 
 // Pos is a place in a configuration file; lines and columns count from 1, a
 // column is a byte. The zero Pos is no place.
@@ -90,6 +93,20 @@ const (
 	List Kind = iota // values alone
 	Map              // keys with values
 )
+
+// Dovecot returns the path of the socket by which Dovecot verifies passwords, for
+// a table that stands for it: one declared as dovecot:/path, or just dovecot:/path
+// in the place of a table.
+func (t *Table) Dovecot() (path string, ok bool) {
+	const prefix = "dovecot:/"
+	switch {
+	case t.Backend == "dovecot":
+		return t.Config, true
+	case t.Inline && t.Kind == List && len(t.Entries) == 1 && strings.HasPrefix(t.Entries[0].Key, prefix):
+		return t.Entries[0].Key[len(prefix)-1:], true
+	}
+	return "", false
+}
 
 // Entry is one element of a static table; Value is empty in a list.
 type Entry struct {

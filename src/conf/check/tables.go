@@ -28,6 +28,12 @@ func (c *checker) uses() {
 
 // kind checks that a table can serve a use.
 func (c *checker) kind(u conf.Use, t *conf.Table) bool {
+	if _, ok := t.Dovecot(); ok && (t.Backend == "dovecot" || u.What == "listen on … auth") {
+		if u.What != "listen on … auth" {
+			c.diags.Errorf(u.Pos, "table %q may not be used for %s: dovecot verifies passwords only", t.Name, u.What)
+		}
+		return false
+	}
 	if t.Backend == "getpwnam" {
 		if u.Service != conf.UserInfoService {
 			c.diags.Errorf(u.Pos, "table %q may not be used for %s: getpwnam knows users only", t.Name, u.What)

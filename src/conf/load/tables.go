@@ -43,7 +43,7 @@ func TableFiles(cfg *conf.Config) []TableFile {
 // or "" when it needs nothing.
 func TableIdentity(t *conf.Table) string {
 	switch t.Backend {
-	case "static", "getpwnam":
+	case "static", "getpwnam", "dovecot":
 		return ""
 	case "file", "db":
 		return t.Backend + ":" + t.Config
@@ -62,6 +62,10 @@ func tableFiles(m Machine, cfg *conf.Config, diags *diag.List) check.Kinds {
 		pos := t.Place("config")
 		switch t.Backend {
 		case "static", "getpwnam":
+		case "dovecot":
+			if t.Config == "" {
+				diags.Errorf(pos, "table %s: dovecot needs the path of its socket", t.Name)
+			}
 		case "file":
 			fileTable(m, t, pos, kinds, diags)
 		case "db":
@@ -167,7 +171,7 @@ func dbTable(m Machine, t *conf.Table, pos conf.Pos, diags *diag.List) {
 func TableProgram(t *conf.Table) (program string, args []string, ok bool) {
 	name, arg := t.Backend, t.Config
 	switch t.Backend {
-	case "static", "file", "db", "getpwnam":
+	case "static", "file", "db", "getpwnam", "dovecot":
 		return "", nil, false
 	case "proc":
 		if words := strings.Fields(t.Config); len(words) > 0 && filepath.IsAbs(words[0]) {

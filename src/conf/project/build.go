@@ -218,6 +218,11 @@ func Lookup(l *load.Loaded) *LookupConf {
 	for _, t := range l.Tables {
 		p := Table{Name: t.Name, Inline: t.Inline, Backend: t.Backend, Config: t.Config,
 			Identity: load.TableIdentity(t), Kind: t.Kind, Secret: secret(l, conf.TableRef(t.Name))}
+		if path, ok := t.Dovecot(); ok && p.Secret {
+			p.Backend, p.Config = "dovecot", path
+			out.Tables = append(out.Tables, p)
+			continue
+		}
 		for _, e := range t.Entries {
 			p.Entries = append(p.Entries, Entry{e.Key, e.Value})
 		}

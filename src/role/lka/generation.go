@@ -8,6 +8,7 @@ import (
 
 	"opensmtpd/src/conf"
 	"opensmtpd/src/conf/project"
+	"opensmtpd/src/lookup/dovecot"
 	"opensmtpd/src/lookup/expand"
 	"opensmtpd/src/lookup/program"
 	"opensmtpd/src/lookup/table"
@@ -21,7 +22,8 @@ import (
 type generation struct {
 	gen       mail.Gen
 	tables    map[string]table.Table
-	secret    map[string]bool            // those that nobody is told of
+	secret    map[string]bool // those that nobody is told of
+	dovecots  []*dovecot.Client
 	files     map[string]*table.Static   // by identity
 	watches   map[string]*watch          // the files of maps, by identity
 	programs  map[string]*program.Client // of tables, by identity
@@ -84,6 +86,8 @@ func (r *Role) table(p *project.LookupConf, t *project.Table, g, before *generat
 		return r.fileTable(p, t, g, before, files)
 	case "db":
 		return r.mapTable(p, t, g, before, files)
+	case "dovecot":
+		return r.dovecotTable(t, g), nil
 	}
 	return r.programTable(p, t, g, files)
 }

@@ -72,6 +72,9 @@ func (r *Role) endProgram(identity string) {
 // release lets go what a generation holds and no other needs. Call it without
 // the lock, when the generation is out of reach.
 func (r *Role) release(g *generation) {
+	for _, c := range g.dovecots {
+		c.Close()
+	}
 	for _, w := range g.watches {
 		w.close()
 	}

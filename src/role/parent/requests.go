@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"os"
 	"slices"
+	"time"
 
 	"opensmtpd/src/conf"
 	"opensmtpd/src/mail"
@@ -108,10 +110,30 @@ func (p *Parent) openTableOf(gen mail.Gen, name string) (*os.File, error) {
 		return nil, errors.New("that configuration is no longer kept")
 	}
 	i := slices.IndexFunc(c.Tables, func(t *conf.Table) bool { return t.Name == name })
-	if i < 0 || c.Tables[i].Backend != "file" && c.Tables[i].Backend != "db" {
+	if i < 0 {
 		return nil, errors.New("no such table with a file: " + name)
 	}
-	return safefile.Open(c.Tables[i].Config)
+	t := c.Tables[i]
+	if path, ok := t.Dovecot(); ok {
+		return dialUnix(path)
+	}
+	if t.Backend != "file" && t.Backend != "db" {
+		return nil, errors.New("no such table with a file: " + name)
+	}
+	return safefile.Open(t.Config)
+}
+
+// dialTime is how long a local socket may take to accept.
+const dialTime = 5 * time.Second
+
+// dialUnix connects to a local socket, for a role that cannot.
+func dialUnix(path string) (*os.File, error) {
+	nc, err := net.DialTimeout("unix", path, dialTime)
+	if err != nil {
+		return nil, err
+	}
+	defer nc.Close()
+	return nc.(*net.UnixConn).File()
 }
 
 // maxOutput is the longest line of a process's stderr that is logged whole, in
