@@ -32,6 +32,14 @@ const (
 	MaxNodes = 25_000
 )
 
+// What the log says of an expansion that was cut; the sender is told that there is
+// a problem.
+var (
+	errDeep = fmt.Errorf("expansion is more than %d deep", MaxDepth)
+	errWide = fmt.Errorf("expansion has more than %d parts", MaxNodes)
+	errLoop = errors.New("expansion leads to nobody")
+)
+
 // Action is an action with the tables that it names.
 type Action struct {
 	project.Action
@@ -104,7 +112,7 @@ func (t *tree) expand(ctx context.Context) ([]Delivery, *mailerr.Error) {
 		}
 	}
 	if len(t.out) == 0 {
-		return nil, listProblem(nil)
+		return nil, listProblem(errLoop)
 	}
 	return t.out, nil
 }
@@ -199,8 +207,11 @@ func (t *tree) visit(ctx context.Context, n *node) *mailerr.Error {
 	if t.tracing {
 		t.Tracef("expand: %v", n)
 	}
-	if n.depth >= MaxDepth || len(t.nodes) > MaxNodes {
-		return listProblem(nil)
+	if n.depth >= MaxDepth {
+		return listProblem(errDeep)
+	}
+	if len(t.nodes) > MaxNodes {
+		return listProblem(errWide)
 	}
 	switch n.Kind {
 	case aliases.Address:

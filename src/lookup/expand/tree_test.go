@@ -355,6 +355,27 @@ func TestModel(t *testing.T) {
 	})
 }
 
+// TestCauses holds that the log tells why an expansion was cut.
+func TestCauses(t *testing.T) {
+	deep := map[string]string{"ring": "ring2", "ring2": "ring"}
+	for i := range 12 {
+		deep[fmt.Sprint("n", i)] = fmt.Sprint("n", i+1)
+	}
+	deep["wide"] = ":include:/wide"
+	w := &world{asked: make(map[string]int), includes: make(map[string]string)}
+	var wide strings.Builder
+	for i := range MaxNodes {
+		fmt.Fprintf(&wide, "u%d@there\n", i)
+	}
+	w.includes["/wide"] = wide.String()
+	for rcpt, want := range map[string]error{"ring@here": errLoop, "n0@here": errDeep, "wide@here": errWide} {
+		_, err := Expand(t.Context(), config(t, deep), w, &ruleset.Subject{Rcpt: addr.Cut(rcpt)})
+		if err == nil || !errors.Is(err.Cause, want) {
+			t.Errorf("%s: %v, want %v", rcpt, err, want)
+		}
+	}
+}
+
 // TestCancelled holds that an expansion whose session is gone fails for now.
 func TestCancelled(t *testing.T) {
 	c := config(t, map[string]string{"list": ":include:/list"})
