@@ -68,9 +68,10 @@ func openCert(path string, forbids fs.FileMode) (*os.File, error) {
 	return f, nil
 }
 
-// renewEvery is how often the files of certificates are looked at: a renewed one
-// is shown within a minute, as the manual promises.
-const renewEvery = 30 * time.Second
+// renewEvery is how often the files of certificates are looked at: some calls of
+// stat(2), which cost nothing, for a new certificate that is shown when whoever
+// renewed it looks.
+const renewEvery = 10 * time.Second
 
 // certState tells what the files of certificates are like; it is another one when
 // a file was written or replaced.
