@@ -1,5 +1,6 @@
 #!/bin/sh
-# After the files are unpacked.
+# After the files are unpacked. $1 is "configure" and $2 the version before from
+# dpkg; 1 at first and 2 at an upgrade from rpm; a version from apk.
 set -e
 
 # Roles without files are confined to this directory; nobody may write there.
@@ -11,10 +12,39 @@ chmod 0755 /var/empty
 chgrp _smtpq /usr/sbin/smtpctl
 chmod 2555 /usr/sbin/smtpctl
 
-if [ -d /run/systemd/system ]; then
-	systemctl daemon-reload
-	# An upgrade replaces programs underneath a running daemon: start it anew.
-	if systemctl is-active -q opensmtpd.service; then
-		systemctl restart opensmtpd.service
+# A daemon is enabled and started when it is first installed, as Debian does; what
+# the administrator has decided since then stays.
+debian() {
+	deb-systemd-helper unmask opensmtpd.service >/dev/null
+	if deb-systemd-helper --quiet was-enabled opensmtpd.service; then
+		deb-systemd-helper enable opensmtpd.service >/dev/null
+	else
+		deb-systemd-helper update-state opensmtpd.service >/dev/null
 	fi
-fi
+	if [ -d /run/systemd/system ]; then
+		systemctl daemon-reload
+		if [ -z "$1" ]; then
+			deb-systemd-invoke start opensmtpd.service >/dev/null || :
+		else
+			# The programs were replaced underneath a running daemon.
+			deb-systemd-invoke try-restart opensmtpd.service >/dev/null || :
+		fi
+	fi
+}
+
+# Others leave it to the system's presets and to the administrator.
+others() {
+	[ -d /run/systemd/system ] || return 0
+	systemctl daemon-reload
+	if [ "$1" = 1 ]; then
+		systemctl preset opensmtpd.service || :
+	else
+		systemctl try-restart opensmtpd.service || :
+	fi
+}
+
+case "$1" in
+configure) debian "$2" ;;
+abort-*) ;; # dpkg goes back to what was there
+*) others "$1" ;;
+esac

@@ -4,8 +4,11 @@
 set -e
 
 case "$1" in
-upgrade|failed-upgrade|1) exit 0 ;; # dpkg, rpm
+upgrade|failed-upgrade|deconfigure|1) exit 0 ;; # dpkg, rpm
 esac
 if [ -d /run/systemd/system ]; then
-	systemctl disable --now opensmtpd.service || :
+	case "$1" in
+	remove) deb-systemd-invoke stop opensmtpd.service || : ;;
+	*) systemctl disable --now opensmtpd.service || : ;;
+	esac
 fi

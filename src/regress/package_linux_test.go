@@ -104,6 +104,18 @@ func TestPackage(t *testing.T) {
 	m.run("", "useradd", "-m", "walter")
 	installed(t, m)
 	m.run("", "/usr/sbin/smtpd", "-n")
+	const wanted = "/etc/systemd/system/multi-user.target.wants/opensmtpd.service"
+	if got, err := os.Readlink(m.root + wanted); err != nil || got != "/lib/systemd/system/opensmtpd.service" && got != "/usr/lib/systemd/system/opensmtpd.service" {
+		t.Errorf("the unit is not enabled: %q, %v", got, err)
+	}
+	// Who has disabled it finds it so after an upgrade.
+	if err := os.Remove(m.root + wanted); err != nil {
+		t.Fatal(err)
+	}
+	m.run("", "dpkg", "--force-conflicts", "--force-overwrite", "-i", "/tmp/new.deb")
+	if _, err := os.Lstat(m.root + wanted); err == nil {
+		t.Error("an upgrade enables the unit again")
+	}
 
 	c := m.command("/usr/sbin/smtpd", "-d")
 	var said bytes.Buffer
