@@ -1,14 +1,11 @@
 package regress
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"sync"
@@ -181,31 +178,9 @@ service lmtp {
 			t.Fatal(err)
 		}
 	}
-	var said bytes.Buffer
-	// It has its paths built in: it sees them in a place of its own.
-	const script = `mount -t overlay overlay -o "lowerdir=$0/usr:/usr" /usr && exec dovecot -F -c "$1"`
-	c := exec.Command("unshare", "-m", "sh", "-c", script, root, d.Path("dovecot.conf"))
-	c.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
-	c.Stdout, c.Stderr = &said, &said
-	if err := c.Start(); err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan struct{})
-	go func() { c.Wait(); close(ended) }()
-	t.Cleanup(func() {
-		c.Process.Signal(os.Interrupt)
-		<-ended
-		if text, _ := os.ReadFile(d.Path("dovecot.log")); t.Failed() {
-			t.Logf("dovecot says:\n%s%s", said.String(), text)
-		}
-	})
+	foreign(t, d, root, "exec dovecot -F -c "+d.Path("dovecot.conf"), d.Path("dovecot.log"))
 	socket := d.Path("run", "lmtp")
 	d.Await("Dovecot", func() bool {
-		select {
-		case <-ended:
-			t.Fatal("dovecot does not start")
-		default:
-		}
 		conn, err := net.Dial("unix", socket)
 		if err != nil {
 			return false
@@ -214,30 +189,4 @@ service lmtp {
 		return true
 	})
 	return socket
-}
-
-// debian unpacks packages, and those libraries of theirs that are not installed,
-// below dir. The test is skipped where they cannot be had.
-func debian(t *testing.T, dir string, packages ...string) string {
-	t.Helper()
-	if err := os.Mkdir(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	// The network is outside of our namespaces, where the process that made them
-	// is.
-	const script = `set -e
-command -v apt-get >/dev/null
-cd "$0"
-for lib in $(apt-cache depends "$@" | sed -n 's/^ *Depends: \(lib[^ ]*\)$/\1/p' | sort -u); do
-	dpkg -s "$lib" >/dev/null 2>&1 || set -- "$@" "$lib"
-done
-apt-get -qq -o APT::Sandbox::User=root download "$@"
-for deb in *.deb; do dpkg -x "$deb" root; done
-`
-	outside := fmt.Sprint(os.Getppid())
-	args := append([]string{"-t", outside, "-n", "-m", "timeout", "120", "sh", "-c", script, dir}, packages...)
-	if out, err := exec.CommandContext(t.Context(), "nsenter", args...).CombinedOutput(); err != nil {
-		t.Skipf("cannot fetch %v: %v: %s", packages, err, out)
-	}
-	return filepath.Join(dir, "root")
 }
