@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"os"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -76,10 +77,11 @@ func TestProjections(t *testing.T) {
 	}
 }
 
-// TestSecrets holds that a secret is in one projection alone.
+// TestSecrets holds that a secret is in one projection alone; those of SRS are in
+// two, because dispatcher rewrites and lookup turns back.
 func TestSecrets(t *testing.T) {
 	owner := map[string]string{
-		"queuesecret": "queue", "srssecret": "dispatcher", "oldsrssecret": "dispatcher",
+		"queuesecret": "queue", "srssecret": "dispatcher lookup", "oldsrssecret": "dispatcher lookup",
 		"tablepassword": "lookup", "commandsecret": "",
 		"/etc/ssl/private/mail.example.org.key": "crypto",
 	}
@@ -89,7 +91,7 @@ func TestSecrets(t *testing.T) {
 			t.Fatal(err)
 		}
 		for secret, of := range owner {
-			if has := bytes.Contains(b, []byte(secret)); has != (of == role) {
+			if has := bytes.Contains(b, []byte(secret)); has != slices.Contains(strings.Fields(of), role) {
 				t.Errorf("%q in the projection of %s: %v", secret, role, has)
 			}
 		}

@@ -11,7 +11,9 @@ import (
 	"opensmtpd/src/conf/project"
 	"opensmtpd/src/mail"
 	"opensmtpd/src/mail/addr"
+	"opensmtpd/src/mail/srs"
 	"opensmtpd/src/pki"
+	"opensmtpd/src/privsep/msg"
 )
 
 // Config is one generation of the configuration.
@@ -23,6 +25,8 @@ type Config struct {
 	// Own are the addresses at which we take mail ourselves; an unspecified one
 	// stands for all of this machine.
 	Own []netip.AddrPort
+	// SRS rewrites the senders of forwarded mail; nil without a key.
+	SRS *srs.Rewriter
 }
 
 // Action is a relay action.
@@ -38,6 +42,9 @@ type Action struct {
 // that this system trusts; ca returns those of a `ca` by its name.
 func NewConfig(gen mail.Gen, p *project.DispatcherConf, bundle []byte, ca func(string) ([]byte, error)) (*Config, error) {
 	c := &Config{Gen: gen, Server: p.ServerName, Actions: make(map[string]*Action), Limits: p.MTALimits}
+	if p.SRSKey != "" {
+		c.SRS = &srs.Rewriter{Key: p.SRSKey, Backup: p.SRSKeyBackup, TTL: p.SRSTTL}
+	}
 	for i := range p.Listeners {
 		if !p.Listeners[i].Socket {
 			c.Own = append(c.Own, p.Listeners[i].Addr)
@@ -136,6 +143,17 @@ func (a *Action) strength(ciphers string) error {
 	c, err := pki.ParseCiphers(ciphers)
 	a.tls.MinVersion, a.tls.MaxVersion, a.tls.CipherSuites = v.Min, v.Max, c.Suites
 	return err
+}
+
+// forwarder is the domain for which a message is forwarded: that of the
+// recipient who was expanded to another, "" when there is none.
+func forwarder(t *msg.RelayTask) string {
+	for i := range t.Envelopes {
+		if e := &t.Envelopes[i]; !e.Rcpt.IsZero() && !e.Rcpt.Equal(e.Dest) {
+			return e.Rcpt.Domain
+		}
+	}
+	return ""
 }
 
 // Identify gives the actions with a pki their certificates, by its name. They are

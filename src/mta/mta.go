@@ -240,6 +240,9 @@ func (m *MTA) Submit(t *msg.RelayTask) {
 		return
 	}
 	job.sender = act.sender(t.Envelopes[0].Sender)
+	if domain := forwarder(t); act.SRS && conf.SRS != nil && domain != "" {
+		job.sender = conf.SRS.Forward(job.sender, domain, m.Clock.Now())
+	}
 	m.route(conf, act, job)
 }
 

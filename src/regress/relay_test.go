@@ -332,3 +332,26 @@ func TestRelayLarge(t *testing.T) {
 		t.Errorf("%d messages, not the one that was sent", len(m))
 	}
 }
+
+// Forwarded mail gets a sender of ours, and a bounce to that finds the real one.
+func TestSRS(t *testing.T) {
+	t.Parallel()
+	p := newPeer(t, nil)
+	d := daemon.New(t, daemon.Basic+fmt.Sprintf(`srs key "secret"
+table away { "fwd@here.example" = "joe@new.example" }
+action "away" maildir $box virtual <away>
+action "out" relay host smtp://%s srs
+match for domain "here.example" action "away"
+match for any action "out"
+`, p.addr)).Start()
+	submit(t, d, "ann@far.example", "fwd@here.example")
+	rewritten := d.AwaitLog(`from=<(SRS0=\S{4}=\S\S=far.example=ann@here.example)> to=<joe@new.example> rcpt=<fwd@here.example> .*result="Ok"`)[1]
+	submit(t, d, "", rewritten)
+	d.AwaitLog(`from=<> to=<ann@far.example> rcpt=<SRS0=\S+> .*result="Ok"`)
+	submit(t, d, "ann@far.example", "direct@new.example")
+	d.AwaitLog(`from=<ann@far.example> to=<direct@new.example> .*result="Ok"`)
+	c := d.Dial()
+	if err := c.Send("", []string{strings.Replace(rewritten, "ann", "eve", 1)}, "Subject: forged\r\n\r\n", false); err == nil || !strings.Contains(err.Error(), " 5") {
+		t.Errorf("a forged one: %v", err)
+	}
+}

@@ -215,6 +215,9 @@ func Lookup(l *load.Loaded) *LookupConf {
 		ServerName: l.Server.Name, SubAddrDelim: l.Server.SubAddrDelim.Value, QueueTTL: l.Server.QueueTTL.Value,
 		LocalNames: l.LocalNames, LocalAddrs: l.LocalAddrs,
 	}
+	if s := &l.Server; s.SRSKey.Value != "" {
+		out.SRSKey, out.SRSKeyBackup, out.SRSTTL = s.SRSKey.Value, s.SRSKeyBackup.Value, s.SRSTTL.Value
+	}
 	for _, t := range l.Tables {
 		p := Table{Name: t.Name, Inline: t.Inline, Backend: t.Backend, Config: t.Config,
 			Identity: load.TableIdentity(t), Kind: t.Kind, Secret: secret(l, conf.TableRef(t.Name))}

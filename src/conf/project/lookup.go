@@ -20,6 +20,11 @@ type LookupConf struct {
 	// LocalAddrs are the addresses of `from local`, beside the socket.
 	LocalAddrs []netip.Addr
 
+	// What rewritten senders are known by; "": none are.
+	SRSKey       string        `json:",omitempty"`
+	SRSKeyBackup string        `json:",omitempty"`
+	SRSTTL       time.Duration `json:",omitempty"`
+
 	Tables  []Table // inline ones too
 	Matches []Match // in order: the first that matches decides
 	Actions []Action

@@ -1,7 +1,7 @@
 // Package project cuts out of a loaded configuration the part that each process
 // is sent, and encodes it. A projection is JSON with a role and a version; the
 // same configuration always gives the same bytes. A secret is in the projection
-// of its own role and in no other.
+// of the role that needs it and in no other.
 //
 // Structs here are plain data: names of tables, filters and certificates are
 // references that the same projection resolves, and descriptors (listeners, table

@@ -19,6 +19,7 @@ import (
 	"opensmtpd/src/lookup/ruleset"
 	"opensmtpd/src/lookup/table"
 	"opensmtpd/src/mail/addr"
+	"opensmtpd/src/mail/srs"
 	"opensmtpd/src/mailerr"
 	"opensmtpd/src/privsep/msg"
 	"opensmtpd/src/queue/envelope"
@@ -56,6 +57,9 @@ type Config struct {
 	Delim   string // between user and sub-address
 	LibExec string // where mail.mboxfile is, for envelopes
 	Daemon  string // the user that runs commands of aliases
+	// Reverse finds whom a bounce to a sender that was rewritten by us is for;
+	// nil when none was.
+	Reverse func(addr.Address) (addr.Address, error)
 	// written has what stands in the file for a table without a name, for Explain.
 	written map[string]string
 }
@@ -230,6 +234,7 @@ func (t *tree) address(ctx context.Context, n *node) *mailerr.Error {
 	s := t.subject
 	s.Rcpt = n.Addr
 	s.Internal = s.Internal || n.parent != nil
+	t.reverse(n, &s)
 	rule, err := t.match(ctx, n, &s)
 	if err != nil {
 		return trouble(err)
@@ -260,6 +265,24 @@ func (t *tree) address(ctx context.Context, n *node) *mailerr.Error {
 		t.grow(n, a, aliases.Value{Kind: aliases.User, Text: addr.Lower(n.Addr.Local)})
 	}
 	return nil
+}
+
+// reverse replaces a sender that we have rewritten, to which a bounce comes back,
+// by the real one. The bounce is from here then: without our hash nobody could
+// have had us send it.
+func (t *tree) reverse(n *node, s *ruleset.Subject) {
+	if t.Reverse == nil || !s.Sender.IsZero() || !srs.Is(n.Addr) {
+		return
+	}
+	a, err := t.Reverse(n.Addr)
+	if err != nil {
+		t.Warnf("warn: SRS: %v: %v", n.Addr, err)
+		return
+	}
+	if t.tracing {
+		t.Tracef("expand: %v is %v rewritten", n.Addr, a)
+	}
+	n.Addr, s.Rcpt, s.Internal = a, a, true
 }
 
 // match asks the rules about the address of n.
