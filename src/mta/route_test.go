@@ -499,6 +499,42 @@ func TestTimeout(t *testing.T) {
 	}
 }
 
+// A server that says a byte now and then, and never all of a reply, does not
+// hold a session for longer: what counts is the reply.
+func TestSlowDrip(t *testing.T) {
+	w := newWorld(t, true, nil)
+	w.domain("far.example", "10 mx.far.example 192.0.2.1")
+	heard, more := make(chan struct{}), make(chan struct{})
+	defer close(more)
+	w.server("192.0.2.1:25", func(c net.Conn) {
+		play(c, "220 far.example\r\n250 DSN\r\n")
+		_, _ = c.Read(make([]byte, 100)) // MAIL
+		close(heard)
+		for range more {
+			if _, err := c.Write([]byte("2")); err != nil {
+				return
+			}
+		}
+	})
+	task := w.task("b@far.example")
+	w.Submit(task)
+	<-heard
+	for len(w.results) == 0 {
+		select {
+		case more <- struct{}{}:
+		default: // it has not sent the last one yet, or sees that we are gone
+		}
+		w.fake.Advance(watchEvery)
+		w.poke()
+		if w.fake.Mono() > time.Hour {
+			w.Await(t, func() bool { return len(w.results) > 0 })
+		}
+	}
+	if got := outcomes(w.result(task.Task)); got != "temporary 4.4.2 Connection timeout\n" {
+		t.Error(got)
+	}
+}
+
 func TestProtocols(t *testing.T) {
 	for list, want := range map[string]string{
 		"": "303 0", "tlsv1.2": "303 303", "tlsv1.3": "304 304", "all,!tlsv1.0": "302 304", "!tlsv1.0": "302 304",

@@ -40,12 +40,20 @@ for deb in *.deb; do dpkg -x "$deb" root; done
 
 // foreign runs a server of another make until the test ends: a shell line, which
 // sees what debian unpacked below root in its own place, since paths are built
-// into such servers. All that it starts ends with it, for it is the first process
+// into such servers, and may write below /etc. All that it starts ends with it, for it is the first process
 // of a namespace. What the server said in logs is shown when the test fails.
 func foreign(t *testing.T, d *daemon.Daemon, root, line string, logs ...string) {
 	t.Helper()
-	const script = `mount -t overlay overlay -o "lowerdir=$0/usr:/usr" /usr && eval "$1"`
-	c := exec.Command("unshare", "-m", "-p", "--fork", "--kill-child", "--mount-proc", "sh", "-c", script, root, line)
+	const script = `set -e
+mount -t proc proc /proc
+mount -t overlay overlay -o "lowerdir=$0/usr:/usr" /usr
+mkdir -p "$0/etc" "$0.etc" && mount -t tmpfs tmpfs "$0.etc" && mkdir "$0.etc/new" "$0.etc/work"
+cp /etc/passwd /etc/group "$0.etc"
+mount -t overlay overlay -o "lowerdir=$0/etc:/etc,upperdir=$0.etc/new,workdir=$0.etc/work" /etc
+cp "$0.etc/passwd" "$0.etc/group" /etc
+eval "$1"`
+	c := exec.Command("sh", "-c", script, root, line)
+	c.SysProcAttr = apart()
 	c.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
 	var said bytes.Buffer
 	c.Stdout, c.Stderr = &said, &said

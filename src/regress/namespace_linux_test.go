@@ -32,6 +32,12 @@ func reexec() (int, error) {
 	return 0, err
 }
 
+// apart makes a process the first of its own process namespace, with mounts of
+// its own.
+func apart() *syscall.SysProcAttr {
+	return &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWPID, Pdeathsig: syscall.SIGKILL}
+}
+
 // furnish makes the inside of the namespaces: private mounts, accounts, homes, a
 // spool on the machine's disk, a network of loopback alone.
 func furnish() error {

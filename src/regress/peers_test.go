@@ -275,14 +275,10 @@ postlog unix-dgram n - n - 1 postlogd
 			t.Fatal(err)
 		}
 	}
-	// Its own accounts, a directory that may be written, and its programs as its
-	// installation would leave them.
-	line := accountsOf(d, "postfix:7201", "postdrop:7202") + fmt.Sprintf(`
-mount -t tmpfs tmpfs /etc/postfix 2>/dev/null || { mkdir -p /etc/postfix && mount -t tmpfs tmpfs /etc/postfix; }
-cp %[1]s/*.cf /etc/postfix/
-cp %[2]s/etc/postfix/postfix-files %[2]s/usr/share/postfix/* /etc/postfix/ 2>/dev/null
+	line := accountsOf("postfix:7201", "postdrop:7202") + fmt.Sprintf(`
+mkdir -p /etc/postfix && cp %[1]s/*.cf /etc/postfix
 mkdir %[1]s/queue %[1]s/data && chown postfix %[1]s/data
-exec /usr/sbin/postfix start-fg`, conf, root)
+exec /usr/sbin/postfix start-fg`, conf)
 	foreign(t, d, root, line, filepath.Join(conf, "log"))
 	n.greets(t, d)
 	return n
@@ -296,7 +292,7 @@ func exim(t *testing.T, d *daemon.Daemon) neighbour {
 	cert, key := certificate(t, d)
 	conf := fmt.Sprintf(`primary_hostname = mx.peer.test
 spool_directory = %[1]s/exim-spool
-log_file_path = %[1]s/exim-log-%%s
+log_file_path = %[1]s/exim-log/%%s
 local_interfaces = 127.0.0.1
 daemon_smtp_ports = %[2]s
 tls_advertise_hosts = *
@@ -346,32 +342,23 @@ begin retry
 	if err := os.WriteFile(d.Path("exim.conf"), []byte(conf), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	line := accountsOf(d, "Debian-exim:7203") + fmt.Sprintf(`
-mkdir -m 750 %[1]s/exim-spool && chown Debian-exim %[1]s/exim-spool
-touch %[1]s/exim-log-main && chown Debian-exim %[1]s/exim-log-main
-chmod 4755 /usr/sbin/exim4
-exec /usr/sbin/exim4 -C %[1]s/exim.conf -bdf -q1m`, d.Dir)
-	foreign(t, d, root, line, d.Path("exim-log-main"), d.Path("exim-log-panic"))
+	// It gains root again to deliver only by the configuration in its own place.
+	line := accountsOf("Debian-exim:7203") + fmt.Sprintf(`
+mkdir -p /etc/exim4 && cp %[1]s/exim.conf /etc/exim4/exim4.conf
+mkdir -m 750 %[1]s/exim-spool %[1]s/exim-log && chown Debian-exim %[1]s/exim-spool %[1]s/exim-log
+exec /usr/sbin/exim4 -bdf -q1m`, d.Dir)
+	foreign(t, d, root, line, d.Path("exim-log/main"), d.Path("exim-log/panic"))
 	n.greets(t, d)
 	return n
 }
 
-// accountsOf is a shell line that adds accounts, each name:id, for those who see
-// the mounts of that shell alone.
-func accountsOf(d *daemon.Daemon, accounts ...string) string {
+// accountsOf is a shell line that adds accounts, each name:id.
+func accountsOf(accounts ...string) string {
 	var b strings.Builder
-	for _, file := range []string{"passwd", "group"} {
-		own := d.Path("peer." + file)
-		fmt.Fprintf(&b, "cp /etc/%s %s\n", file, own)
-		for _, a := range accounts {
-			name, id, _ := strings.Cut(a, ":")
-			entry := fmt.Sprintf("%s:x:%s:", name, id)
-			if file == "passwd" {
-				entry = fmt.Sprintf("%s:x:%s:%s::/nonexistent:/usr/sbin/nologin", name, id, id)
-			}
-			fmt.Fprintf(&b, "grep -q '^%s:' %s || echo '%s' >>%s\n", name, own, entry, own)
-		}
-		fmt.Fprintf(&b, "mount --bind %s /etc/%s\n", own, file)
+	for _, a := range accounts {
+		name, id, _ := strings.Cut(a, ":")
+		fmt.Fprintf(&b, "grep -q '^%[1]s:' /etc/passwd || echo '%[1]s:x:%[2]s:%[2]s::/nonexistent:/usr/sbin/nologin' >>/etc/passwd\n", name, id)
+		fmt.Fprintf(&b, "grep -q '^%[1]s:' /etc/group || echo '%[1]s:x:%[2]s:' >>/etc/group\n", name, id)
 	}
 	return b.String()
 }

@@ -2,6 +2,7 @@ package regress
 
 import (
 	"crypto/rand"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -112,6 +113,28 @@ func TestLoops(t *testing.T) {
 	}
 }
 
+// TestLoopsOfAliases expands what leads back to itself, and what nests too deep.
+func TestLoopsOfAliases(t *testing.T) {
+	t.Parallel()
+	d := daemon.New(t, "")
+	deep := ""
+	for i := range 20 {
+		deep += fmt.Sprintf(", \"d%d@v.test\" = \"d%d@v.test\"", i, i+1)
+	}
+	d.Configure(`listen on 127.0.0.1 port $port
+table v { "a@v.test" = "b@v.test", "b@v.test" = "a@v.test", "self@v.test" = "self@v.test"` + deep + ` }
+action "v" maildir $box virtual <v>
+match for domain "v.test" action "v"
+`)
+	d.Start()
+	for _, rcpt := range []string{"a@v.test", "self@v.test", "d0@v.test"} {
+		c := d.Dial()
+		wants(t, c, "MAIL FROM:<joe@here.example>\r\n", "250")
+		wants(t, c, "RCPT TO:<"+rcpt+">\r\n", "524 5.2.4")
+		c.Close()
+	}
+}
+
 // TestBounceToLocalSender: a failure is told to a local sender once, and to the
 // null sender never.
 func TestBounceToLocalSender(t *testing.T) {
@@ -203,5 +226,48 @@ mda-user: ` + user + `
 			t.Errorf("arrived as\n%s", text)
 		}
 	}
+	d.Await("an empty queue", func() bool { return d.Ctl("show", "queue") == "" })
+}
+
+// TestTakesOverSpoolOf63 starts on a queue as OpenSMTPD 6.3 left it, whose
+// envelopes say how to deliver and name no action: the first that does the like
+// does it.
+func TestTakesOverSpoolOf63(t *testing.T) {
+	t.Parallel()
+	user := me(t)
+	p := newPeer(t, nil)
+	d := daemon.New(t, fmt.Sprintf(relaying, p.addr))
+	common := `version: 2
+smtpname: old.test
+helo: client.test
+hostname: client.test
+sockaddr: IPv6:2001:db8::7
+sender: someone@client.test
+ctime: 1795000000
+ttl: 345600000
+`
+	for name, text := range map[string]string{
+		"5eed0001/message": "Subject: for a mailbox\n\nhello\n",
+		"5eed0001/5eed000100000001": common + "type: mda\nrcpt: " + user + "@localhost\ndest: " + user + "@localhost\n" +
+			"mda-method: mbox\nmda-usertable: <getpwnam>\nmda-user: " + user + "\n",
+		"5eed0002/message":          "Subject: for elsewhere\n\nhello\n",
+		"5eed0002/5eed000200000001": common + "type: mta\nrcpt: a@far.example\ndest: a@far.example\nmta-relay-flags: tls\nmta-relay: mx.far.example\n",
+	} {
+		file := d.Path("spool/queue/5e", name)
+		if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d.Start()
+	d.AwaitLog(`envelope 5eed000100000001 names no action.*: taking "local"`)
+	for _, text := range d.AwaitMail(1) {
+		if !strings.Contains(text, "Subject: for a mailbox") {
+			t.Errorf("arrived as\n%s", text)
+		}
+	}
+	d.AwaitLog(`mta delivery evpid=5eed000200000001 .*to=<a@far.example> .*result="Ok"`)
 	d.Await("an empty queue", func() bool { return d.Ctl("show", "queue") == "" })
 }

@@ -171,15 +171,7 @@ func (r *Resolver) reverse(ctx context.Context, a netip.Addr) (Name, time.Durati
 	if err != nil {
 		return Name{Temp: !errors.Is(err, ErrNone)}, ttl
 	}
-	n := Name{}
-	for _, rr := range answer {
-		if ptr, ok := rr.(*dns.PTR); ok {
-			if name := hostName(ptr.Ptr); name != "" {
-				n.Name = name
-				break
-			}
-		}
-	}
+	n := Name{Name: pointer(answer)}
 	if n.Name == "" {
 		return n, ttl
 	}
@@ -231,6 +223,15 @@ func (r *Resolver) addrs(ctx context.Context, host string, v4 bool, end time.Dur
 	if err != nil {
 		return nil, ttl, err
 	}
+	if list = addresses(answer, v4); len(list) == 0 {
+		return nil, ttl, ErrNone
+	}
+	return list, ttl, nil
+}
+
+// addresses reads A or AAAA records.
+func addresses(answer []dns.RR, v4 bool) []netip.Addr {
+	var list []netip.Addr
 	for _, rr := range answer {
 		switch rr := rr.(type) {
 		case *dns.A:
@@ -243,10 +244,19 @@ func (r *Resolver) addrs(ctx context.Context, host string, v4 bool, end time.Dur
 			}
 		}
 	}
-	if len(list) == 0 {
-		return nil, ttl, ErrNone
+	return list
+}
+
+// pointer reads PTR records: the first that holds a name, "" without one.
+func pointer(answer []dns.RR) string {
+	for _, rr := range answer {
+		if ptr, ok := rr.(*dns.PTR); ok {
+			if name := hostName(ptr.Ptr); name != "" {
+				return name
+			}
+		}
 	}
-	return list, ttl, nil
+	return ""
 }
 
 // ask puts one question to the servers in turn, until end on the monotonic

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"opensmtpd/src/conf"
 	"opensmtpd/src/conf/project"
 	"opensmtpd/src/mail"
 	"opensmtpd/src/mail/addr"
@@ -73,6 +74,22 @@ func (g *generation) mdaLimits() mda.Limits {
 	return mda.Limits{MaxSession: g.conf.MDA.MaxSession, MaxSessionPerUser: g.conf.MDA.MaxSessionPerUser}
 }
 
+// action is that of an envelope. Those of OpenSMTPD before 6.4 name none, because
+// they told themselves how to deliver: they go by the first action of today that
+// does what their type says; "" when there is none.
+func (g *generation) action(t envelope.Type, name string) string {
+	if name != "" || t == envelope.Bounce {
+		return name
+	}
+	for i := range g.conf.Actions {
+		a := &g.conf.Actions[i]
+		if a.Method.Local() == (t == envelope.MDA) && a.Method != conf.ForwardOnly {
+			return a.Name
+		}
+	}
+	return ""
+}
+
 // ttl is how long an envelope lives that does not say so itself.
 func (g *generation) ttl(action string) time.Duration {
 	if a := g.actions[action]; a != nil && a.TTL > 0 {
@@ -121,6 +138,7 @@ func (r *Role) item(e *envelope.Envelope) runq.Item {
 }
 
 func (r *Role) summaryItem(s store.Summary) runq.Item {
+	s.Action = r.conf.Load().action(s.Type, s.Action)
 	it := runq.Item{
 		ID: s.ID, Type: s.Type, Retry: s.Retry,
 		Created: envelope.FromUnix(s.Created), TTL: time.Duration(s.TTL) * time.Second,

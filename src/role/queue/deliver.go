@@ -25,6 +25,10 @@ func (r *Role) start(job runq.Job) {
 		r.unreadable(job.ID, err)
 		return
 	}
+	if a := r.conf.Load().action(e.Type, e.Action); a != e.Action {
+		r.env.Log.Infof("info: queue: envelope %v names no action, as before OpenSMTPD 6.4: taking %q", e.ID, a)
+		e.Action = a
+	}
 	switch {
 	case job.Expired:
 		r.expire(&e)
