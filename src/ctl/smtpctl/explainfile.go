@@ -17,6 +17,8 @@ import (
 	"opensmtpd/src/lookup/expand"
 	"opensmtpd/src/lookup/ruleset"
 	"opensmtpd/src/lookup/table"
+	"opensmtpd/src/mail/addr"
+	"opensmtpd/src/mail/srs"
 	"opensmtpd/src/paths"
 	"opensmtpd/src/privsep/msg"
 )
@@ -43,6 +45,10 @@ func (s *session) explainFile(name string, subject *ruleset.Subject) ([]expand.R
 	c, err := expand.NewConfig(p, tables, "", paths.User)
 	if err != nil {
 		return nil, err
+	}
+	if p.SRSKey != "" {
+		rewriter := srs.Rewriter{Key: p.SRSKey, Backup: p.SRSKeyBackup, TTL: p.SRSTTL}
+		c.Reverse = func(a addr.Address) (addr.Address, error) { return rewriter.Reverse(a, s.call.Clock.Now()) }
 	}
 	return expand.Explain(s.ctx, &c, offline{s}, subject), nil
 }
