@@ -126,6 +126,49 @@ func (w *world) checkLive() {
 	}
 }
 
+// TestSegmentNameStays lets a few operations in a row fail while segments follow
+// one another: a new segment whose directory cannot be synced, and whose file
+// cannot be removed then, may be there after the next power failure, and says that
+// what lies before it is void from its first record on. What is acknowledged once
+// the disk works again must not be lost to it.
+func TestSegmentNameStays(t *testing.T) {
+	for count := 2; count <= 6; count++ {
+		t.Run(fmt.Sprint(count), func(t *testing.T) {
+			t.Parallel()
+			for n := 1; nameStays(t, n, count); n++ {
+			}
+		})
+	}
+}
+
+// nameStays lets count operations from the n-th on fail; false when there are
+// fewer.
+func nameStays(t *testing.T, n, count int) (struck bool) {
+	for _, choose := range []disk.Choice{disk.Keep, disk.Lose, disk.Random(uint64(n))} {
+		intake := make(chan *mailerr.Error, 100)
+		w := &world{t: t, sim: disk.NewSim(), seed: uint64(n), mail: make(map[mail.MessageID]*known), opt: intakes(intake)}
+		w.open()
+		fault := w.sim.Fail(syscall.EIO, n, count)
+		for range 3 {
+			commitStep(1, 20000)(w) // wants a new segment
+			if w.s.Intake() != nil {
+				fault.Lift()
+				w.recovered(intake)
+			}
+			commitStep(1, 300)(w) // has room in the one before
+		}
+		struck = fault.Hit()
+		fault.Lift()
+		if w.s.Intake() != nil {
+			w.recovered(intake)
+		}
+		w.reboot(choose)
+		w.check()
+		w.s.Close()
+	}
+	return struck
+}
+
 // TestFaultRandom mixes faults, crashes and restarts.
 func TestFaultRandom(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
