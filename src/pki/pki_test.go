@@ -50,14 +50,17 @@ func config(t *testing.T, s pki.Server) *tls.Config {
 	return cfg
 }
 
-// TestKinds signs with every kind of key, through the oracle, in both versions.
+// TestKinds signs with every kind of key, through the oracle, in every version.
 func TestKinds(t *testing.T) {
 	a := pkitest.New(t)
 	for _, kind := range []string{pkitest.ECDSA, pkitest.RSA, pkitest.Ed25519} {
-		cfg := config(t, pki.Server{Chains: []*pki.Chain{a.Chain(kind, "mx.example.org")}, Ask: a.Sign})
-		for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+		cfg := config(t, pki.Server{Chains: []*pki.Chain{a.Chain(kind, "mx.example.org")}, Ask: a.Sign, Protocols: "all"})
+		for _, version := range []uint16{tls.VersionTLS10, tls.VersionTLS11, tls.VersionTLS12, tls.VersionTLS13} {
+			if kind == pkitest.Ed25519 && version < tls.VersionTLS12 {
+				continue // there was none
+			}
 			client := a.Client("mx.example.org")
-			client.MaxVersion = version
+			client.MinVersion, client.MaxVersion = tls.VersionTLS10, version
 			s, _, err := shake(t, cfg, client)
 			if err != nil || s.Version != version {
 				t.Errorf("%s, %s: %v, %s", kind, tls.VersionName(version), err, tls.VersionName(s.Version))

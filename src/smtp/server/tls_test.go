@@ -427,6 +427,52 @@ func TestSigningFails(t *testing.T) {
 	}
 }
 
+// FuzzTLSSession throws anything at a live session in TLS, over a socket, in
+// records and segments of all sizes: it ends with its client and leaves nothing
+// behind, and every reply is one.
+func FuzzTLSSession(f *testing.F) {
+	f.Add([]byte(script+"QUIT\r\n"), uint8(0), uint8(3))
+	f.Add([]byte("EHLO x\r\nSTARTTLS\r\nMAIL FROM:<>\r\nRCPT TO:<a>\r\nDATA\r\n\r\n.\r\n.\r\n"), uint8(1), uint8(0))
+	f.Add([]byte("HELO [::1]\r\nNOOP\nRSET\r\r\n\x00\r\nAUTH PLAIN\r\n"), uint8(200), uint8(17))
+	f.Fuzz(func(t *testing.T, input []byte, record, segment uint8) {
+		r, a := tlsRig(t, smtps)
+		tap := &dripper{Conn: r.dial(t), size: 1 << 20}
+		nc := tls.Client(tap, a.Client("mx.example.com"))
+		if err := nc.Handshake(); err != nil {
+			t.Fatal(err)
+		}
+		tap.size = int(segment) + 1
+		in := bufio.NewReader(nc)
+		answer(t, in)
+		replies := make(chan []byte)
+		go func() {
+			b, _ := io.ReadAll(in) // it ends with an error when we close
+			replies <- b
+		}()
+		go func() {
+			_, _ = (&dripper{Conn: nc, size: int(record) + 1}).Write(input)
+			nc.Close()
+		}()
+		for over := false; !over; {
+			select {
+			case <-r.mem.done:
+				over = true
+			default:
+				r.clk.BlockUntil(1)
+				r.clk.Advance(errorPause)
+			}
+		}
+		for line := range strings.SplitAfterSeq(string(<-replies), "\r\n") {
+			if strings.HasSuffix(line, "\r\n") {
+				checkReply(t, input, line)
+			}
+		}
+		if n := r.mem.pending(); n != 0 {
+			t.Errorf("%q leaves %d messages", input, n)
+		}
+	})
+}
+
 // FuzzTLSStart throws anything at a handshake.
 func FuzzTLSStart(f *testing.F) {
 	f.Add([]byte("\x16\x03\x01\x00\x05\x01\x00\x00\x01\x03"))
