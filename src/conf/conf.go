@@ -214,6 +214,15 @@ const (
 	FilterProcExec                   // proc-exec COMMAND
 )
 
+// OnFailure tells what becomes of sessions while the program of a filter is
+// gone.
+type OnFailure uint8
+
+const (
+	TempFail OnFailure = iota // clients are to come again
+	Bypass                    // as if there were no such filter
+)
+
 // Filter is `filter NAME …`. Inline filter lists of listeners and actions
 // become chains with Inline set.
 type Filter struct {
@@ -226,6 +235,8 @@ type Filter struct {
 	Phase  string // connect helo ehlo starttls auth mail-from rcpt-to data data-line commit noop quit rset
 	Conds  []FilterCond
 	Decide Decision
+	// OnFailure is of proc and proc-exec.
+	OnFailure OnFailure
 }
 
 // FilterCond is one condition of a built-in filter.

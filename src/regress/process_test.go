@@ -254,13 +254,3 @@ func TestSandboxLayers(t *testing.T) {
 		}
 	}
 }
-
-// TestUnservedListener: what a listener's line asks for is served, or nothing is.
-func TestUnservedListener(t *testing.T) {
-	t.Parallel()
-	d := daemon.New(t, daemon.Basic+"filter f phase connect match !rdns disconnect \"550 no\"\nlisten on 127.0.0.1 port 2599 filter f\n")
-	_, errs, st := d.Run("", "smtpd", d.Args("-d")...)
-	if st != 1 || !strings.Contains(errs, "cannot serve filter") {
-		t.Errorf("status %d: %s", st, errs)
-	}
-}

@@ -56,6 +56,9 @@ func (r Reply) Append(b []byte) []byte {
 	return append(r.appendLine(b, ' ', r.Text), "\r\n"...)
 }
 
+// First returns line n of those before the last, without its line end.
+func (r Reply) First(n int) string { return string(r.appendLine(nil, '-', r.Before[n])) }
+
 // String returns the last line without its line end.
 func (r Reply) String() string { return string(r.appendLine(nil, ' ', r.Text)) }
 

@@ -17,9 +17,9 @@ type filterField = field[*conf.Filter]
 var (
 	condWords = []string{"fcrdns", "rdns", "src", "helo", "auth", "mail-from", "rcpt-to"}
 	phases    = map[string]int{ // how many of the words, from the first
-		"connect": 3, "helo": 4, "ehlo": 4, "auth": 5, "mail-from": 6, "rcpt-to": 7, "data": 6, "commit": 6,
+		"connect": 3, "helo": 4, "ehlo": 4, "starttls": 4, "auth": 5, "mail-from": 6, "rcpt-to": 7, "data": 6, "commit": 6,
 	}
-	phaseWords    = []string{"connect", "helo", "ehlo", "auth", "mail-from", "rcpt-to", "data", "commit"}
+	phaseWords    = []string{"connect", "helo", "ehlo", "starttls", "auth", "mail-from", "rcpt-to", "data", "commit"}
 	decisionWords = []string{"bypass", "disconnect", "junk", "reject", "report", "rewrite"}
 	formWords     = []string{"chain", "proc", "proc-exec", "phase"}
 )
@@ -55,11 +55,15 @@ func (p *parser) filter(b *hclsyntax.Block) {
 		fields(p, what, b.Body, f, []filterField{{form, func(p *parser, f *conf.Filter, a *hclsyntax.Attribute) {
 			p.mark(&f.Node, "proc", a.Expr.Range())
 			f.Proc = &conf.Proc{Name: p.refTo(a.Expr, "proc")}
-		}}})
+		}}, onFailure()})
 	case "proc-exec":
 		f.Kind = conf.FilterProcExec
 		f.Proc = &conf.Proc{}
-		fields(p, what, b.Body, f.Proc, procFields(form, &f.Node))
+		table := []filterField{onFailure()}
+		for _, c := range procFields(form, &f.Node) {
+			table = append(table, filterField{c.word, func(p *parser, f *conf.Filter, a *hclsyntax.Attribute) { c.read(p, f.Proc, a) }})
+		}
+		fields(p, what, b.Body, f, table)
 	case "phase":
 		p.builtin(f, b)
 	default:
@@ -77,6 +81,15 @@ func (p *parser) filterChain(f *conf.Filter, a *hclsyntax.Attribute) {
 	if !list && !p.bad {
 		p.fail(a.Expr.Range(), "in brackets it is a list", "a chain is a list of filters")
 	}
+}
+
+// onFailure is what becomes of sessions while the program is gone.
+func onFailure() filterField {
+	return filterField{"on-failure", func(p *parser, f *conf.Filter, a *hclsyntax.Attribute) {
+		if p.oneOf(a.Expr, "bypass", "tempfail") == "bypass" {
+			f.OnFailure = conf.Bypass
+		}
+	}}
 }
 
 // procFields are the parts of a program.

@@ -194,6 +194,12 @@ func (l *lines) proc(word string, c *conf.Proc) {
 	l.str("chroot", c.Chroot)
 }
 
+func (l *lines) onFailure(f *conf.Filter) {
+	if f.OnFailure == conf.Bypass {
+		l.str("on-failure", "bypass")
+	}
+}
+
 func (w *writer) chain(f *conf.Filter) string {
 	out := make([]string, len(f.Chain))
 	for i, name := range f.Chain {
@@ -209,8 +215,10 @@ func (w *writer) filter(f *conf.Filter) {
 		l.set("chain", w.chain(f))
 	case conf.FilterProc:
 		l.ref("proc", "proc", f.Proc.Name)
+		l.onFailure(f)
 	case conf.FilterProcExec:
 		l.proc("proc-exec", f.Proc)
+		l.onFailure(f)
 	case conf.FilterBuiltin:
 		l.str("phase", f.Phase)
 		for _, c := range f.Conds {

@@ -27,12 +27,13 @@ func (p *parser) filter(n conf.Node) *conf.Node {
 		f.Kind = conf.FilterProc
 		syntax.Mark(&f.Node, "proc", p.Tok.Pos)
 		f.Proc = &conf.Proc{Name: p.Str("the name of a proc")}
+		p.filterOptions(f)
 	case p.Skip("proc-exec"):
 		f.Kind = conf.FilterProcExec
 		f.Proc = &conf.Proc{}
 		syntax.Mark(&f.Node, "command", p.Tok.Pos)
 		f.Proc.Command = p.Str("a command")
-		p.procOptions(&f.Node, f.Proc)
+		p.filterOptions(f)
 	case p.Skip("phase"):
 		p.builtin(f)
 	default:
@@ -80,7 +81,7 @@ var (
 
 // phases maps the phases to their conditions; it is never written.
 var phases = map[string][]string{
-	"connect": condsConnect, "helo": condsHelo, "ehlo": condsHelo, "auth": condsAuth,
+	"connect": condsConnect, "helo": condsHelo, "ehlo": condsHelo, "starttls": condsHelo, "auth": condsAuth,
 	"mail-from": condsMail, "rcpt-to": condsRcpt, "data": condsMail, "commit": condsMail,
 }
 
@@ -88,7 +89,7 @@ var phases = map[string][]string{
 func (p *parser) builtin(f *conf.Filter) {
 	conds, ok := phases[p.Tok.Text]
 	if p.Tok.Kind != lex.Word || !ok {
-		p.Unexpected("a phase: connect, helo, ehlo, auth, mail-from, rcpt-to, data or commit")
+		p.Unexpected("a phase: connect, helo, ehlo, starttls, auth, mail-from, rcpt-to, data or commit")
 		return
 	}
 	f.Phase = p.Tok.Text
@@ -186,17 +187,55 @@ func (p *parser) proc(n conf.Node) *conf.Node {
 func (p *parser) procOptions(n *conf.Node, c *conf.Proc) {
 	for p.More() {
 		pos, word := p.Tok.Pos, p.Tok.Text
-		switch {
-		case p.Skip("user"):
-			c.User = p.Str("the name of a user")
-		case p.Skip("group"):
-			c.Group = p.Str("the name of a group")
-		case p.Skip("chroot"):
-			c.Chroot = p.Str("a directory")
-		default:
+		if !p.procOption(c) {
 			p.UnknownOption("a filter program", []string{"user", "group", "chroot"})
 			return
 		}
 		p.Once(n, word, pos)
+	}
+}
+
+// procOption reads one option of a program.
+func (p *parser) procOption(c *conf.Proc) bool {
+	switch {
+	case p.Skip("user"):
+		c.User = p.Str("the name of a user")
+	case p.Skip("group"):
+		c.Group = p.Str("the name of a group")
+	case p.Skip("chroot"):
+		c.Chroot = p.Str("a directory")
+	default:
+		return false
+	}
+	return true
+}
+
+// filterOptions reads what may follow proc and proc-exec; the options of a
+// program only where it is started.
+func (p *parser) filterOptions(f *conf.Filter) {
+	for p.More() {
+		pos, word := p.Tok.Pos, p.Tok.Text
+		switch {
+		case p.Skip("on-failure"):
+			p.onFailure(f)
+		case f.Kind == conf.FilterProcExec && p.procOption(f.Proc):
+		case f.Kind == conf.FilterProcExec:
+			p.UnknownOption("a filter program", []string{"user", "group", "chroot", "on-failure"})
+			return
+		default:
+			p.UnknownOption("a filter of a proc", []string{"on-failure"})
+			return
+		}
+		p.Once(&f.Node, word, pos)
+	}
+}
+
+func (p *parser) onFailure(f *conf.Filter) {
+	switch {
+	case p.Skip("bypass"):
+		f.OnFailure = conf.Bypass
+	case p.Skip("tempfail"):
+	default:
+		p.Unexpected("bypass or tempfail")
 	}
 }

@@ -95,6 +95,11 @@ func (o *opts) proc(c *conf.Proc) {
 	o.str("chroot", c.Chroot)
 }
 
+func (o *opts) onFailure(f *conf.Filter) {
+	o.flag(f.OnFailure == conf.Bypass, "on-failure")
+	o.flag(f.OnFailure == conf.Bypass, "bypass")
+}
+
 func (p *printer) filter(f *conf.Filter) {
 	o := &opts{p, []string{"filter", p.word(f.Name)}}
 	switch f.Kind {
@@ -102,9 +107,11 @@ func (p *printer) filter(f *conf.Filter) {
 		o.words = append(o.words, "chain", p.chain(f))
 	case conf.FilterProc:
 		o.words = append(o.words, "proc", p.word(f.Proc.Name))
+		o.onFailure(f)
 	case conf.FilterProcExec:
 		o.words = append(o.words, "proc-exec", p.word(f.Proc.Command))
 		o.proc(f.Proc)
+		o.onFailure(f)
 	case conf.FilterBuiltin:
 		o.words = append(o.words, "phase", f.Phase, "match")
 		for _, c := range f.Conds {

@@ -64,7 +64,7 @@ func (d *DispatcherConf) filters(cfg *conf.Config) {
 		d.Procs = append(d.Procs, Proc{p.Name, ProcIdentity(p.Name, p)})
 	}
 	for _, f := range cfg.Filters {
-		out := Filter{Name: f.Name, Kind: f.Kind, Chain: f.Chain, Phase: f.Phase, Decide: f.Decide}
+		out := Filter{Name: f.Name, Kind: f.Kind, Chain: f.Chain, Phase: f.Phase, Decide: f.Decide, OnFailure: f.OnFailure}
 		switch f.Kind {
 		case conf.FilterProc:
 			out.Proc = f.Proc.Name

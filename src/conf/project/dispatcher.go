@@ -68,6 +68,8 @@ type Filter struct {
 	Phase  string
 	Conds  []FilterCond
 	Decide conf.Decision
+	// OnFailure is of FilterProc and FilterProcExec.
+	OnFailure conf.OnFailure `json:",omitempty"`
 }
 
 // FilterCond is a condition of a built-in filter.

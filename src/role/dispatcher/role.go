@@ -22,6 +22,7 @@ import (
 	"opensmtpd/src/clock"
 	"opensmtpd/src/conf"
 	"opensmtpd/src/conf/project"
+	"opensmtpd/src/filter"
 	"opensmtpd/src/mail"
 	"opensmtpd/src/mlog"
 	"opensmtpd/src/mta"
@@ -44,6 +45,8 @@ type Role struct {
 	relay *relaying
 	turns *pki.Turns
 	ctx   context.Context // of what sessions ask crypto; ends with the process
+	// programs are the filter programs of all generations.
+	programs *filter.Programs
 
 	mu       sync.Mutex
 	prepared *generation
@@ -81,6 +84,7 @@ func New(env proc.Env) (*Role, error) {
 	r.back = newBackend(env, r.over)
 	r.gate.max = maxSessions()
 	r.relay = newRelaying(env, &r.stats, nil)
+	r.programs = newPrograms(env)
 	r.smtp = server.New(server.Config{Backend: r.back, Clock: env.Clock, Log: env.Log, NewID: rand.Uint64, Trace: env.Trace, Quiet: debug.FreeOSMemory,
 		Secured: func(s *server.Session) { r.secure(s).Add(1) }})
 	for _, what := range env.Paused {
@@ -101,6 +105,16 @@ type generation struct {
 	socket *server.Listener // nil: there is none
 	relay  *mta.Config
 	files  map[string]*os.File
+
+	filters  *filter.Set
+	programs map[string]*filter.Program
+}
+
+// take hands over a descriptor.
+func (g *generation) take(identity string) *os.File {
+	f := g.files[identity]
+	delete(g.files, identity)
+	return f
 }
 
 // Prepare implements proc.Program.
@@ -119,16 +133,19 @@ func (r *Role) Prepare(_ context.Context, c proc.Conf) error {
 		err = r.listeners(g, &p, certs)
 	}
 	if err == nil {
+		err = r.filters(g, &p)
+	}
+	if err == nil {
 		g.relay, err = relayConf(c, &p, certs)
 	}
 	if err != nil {
-		g.close()
+		r.forget(g)
 		return fmt.Errorf("dispatcher: %w", err)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.prepared != nil {
-		r.prepared.close()
+		r.forget(r.prepared)
 	}
 	r.prepared = g
 	return nil
@@ -195,6 +212,7 @@ func (r *Role) Commit(gen mail.Gen) {
 	}
 	r.prepared, r.current = nil, g
 	r.relay.mta.Configure(g.relay)
+	r.programs.Commit(g.programs)
 	keep := make(map[string]bool)
 	for _, l := range g.net {
 		keep[l.Identity] = true
@@ -236,9 +254,15 @@ func (r *Role) Abort(gen mail.Gen) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.prepared != nil && r.prepared.gen == gen {
-		r.prepared.close()
+		r.forget(r.prepared)
 		r.prepared = nil
 	}
+}
+
+// forget ends what a generation has that will not be in force.
+func (r *Role) forget(g *generation) {
+	g.close()
+	r.programs.Abort(g.programs)
 }
 
 // close closes the descriptors that nobody has taken.
@@ -281,9 +305,12 @@ func (r *Role) Run(ctx context.Context) error {
 	grace, enough := within(context.Background(), r.clock, r.env.GraceAfter(ctx)*3/4)
 	var relays sync.WaitGroup
 	relays.Go(func() { r.relay.mta.Stop(grace) })
+	release := context.AfterFunc(grace, r.programs.Release)
 	r.smtp.Stop(grace)
 	relays.Wait()
+	release()
 	enough()
+	r.programs.Close()
 	cancel()
 	helpers.Wait()
 	return nil
@@ -312,6 +339,7 @@ func (r *Role) Handlers() []proc.Handler {
 		{From: proc.Queue, Type: msg.TypeRelayTask, Do: r.relay.task},
 		{From: proc.Control, Type: msg.TypeLocalSession, Do: r.localSession},
 		{From: proc.Control, Type: msg.TypeControl, Do: r.control},
+		{From: proc.Parent, Type: msg.TypeProgram, Do: r.restarted},
 		{From: proc.Control, Type: msg.TypeStats, Do: func(_ context.Context, q proc.Request) { q.Reply(r.stats.set.Reply()) }},
 	}
 }

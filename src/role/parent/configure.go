@@ -77,7 +77,6 @@ func refuseUnserved(c *conf.Config, diags *diag.List) {
 			asked bool
 			what  string
 		}{
-			{l.Filter != "", "filter"},
 			{l.ProxyV2, "proxy-v2"},
 			{l.Hostnames != "", "hostnames"},
 		} {

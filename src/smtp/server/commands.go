@@ -145,7 +145,7 @@ func (s *Session) rcpt(string) smtp.Reply {
 	}
 	t.Envelopes += n
 	t.Rcpts = append(t.Rcpts, Recipient{r.To, mail.EnvelopeAt(t.ID, t.Envelopes-1)})
-	s.report(Event{Kind: TxEnvelope})
+	s.reportEnvelopes(t.Envelopes-n, n)
 	return recipientOK
 }
 
@@ -168,8 +168,8 @@ func (s *Session) rollback() {
 		return
 	}
 	s.srv.backend.Discard(t.ID)
-	s.drop()
 	s.afterwards(TxRollback, TxReset)
+	s.drop()
 }
 
 // drop ends the transaction.

@@ -159,7 +159,13 @@ func (s *Session) endBody() {
 	}
 	b.end()
 	taint := b.taint
-	r := s.filterRow(&endOfData, "")
+	// Of a message that is refused filters are not asked.
+	r := smtp.Reply{}
+	if b.err != nil {
+		r = s.commit("")
+	} else {
+		r = s.filterRow(&endOfData, "")
+	}
 	if taint && len(s.in.unread()) > 0 {
 		// Where the message ended is what servers disagree about; what stands
 		// behind it is not obeyed.

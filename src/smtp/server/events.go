@@ -1,6 +1,7 @@
 package server
 
 import (
+	"opensmtpd/src/mail"
 	"opensmtpd/src/smtp"
 )
 
@@ -12,11 +13,12 @@ func (s *Session) filterRow(row *row, arg string) smtp.Reply {
 	}
 	v := f.Phase(s.srv.ctx, s, row.phase, arg)
 	s.report(Event{Kind: FilterResponse, Phase: row.phase, Text: v.text()})
+	if v.Marked || v.Action == Junk {
+		s.junk()
+	}
 	switch v.Action {
 	case Reject, Disconnect:
 		return s.filtered(row, v)
-	case Junk:
-		s.junk()
 	case Rewrite:
 		arg = v.Param
 		if row.check != nil {
@@ -72,13 +74,13 @@ func (s *Session) report(e Event) {
 	}
 }
 
-// afterwards reports events once the reply is written.
+// afterwards reports events of the transaction once the reply is written.
 func (s *Session) afterwards(kinds ...EventKind) {
 	if s.Listener.Filter == nil {
 		return
 	}
 	for _, k := range kinds {
-		s.events = append(s.events, Event{Kind: k})
+		s.events = append(s.events, Event{Kind: k, Message: s.tx.ID, Size: s.tx.Size})
 	}
 }
 
@@ -88,10 +90,8 @@ func (s *Session) reportReply(row *row, r smtp.Reply) {
 	if s.Listener.Filter == nil {
 		return
 	}
-	lines := r
-	for _, text := range r.Before {
-		lines.Before, lines.Text = nil, text
-		s.report(Event{Kind: ProtocolServer, Text: lines.String()})
+	for n := range r.Before {
+		s.report(Event{Kind: ProtocolServer, Text: r.First(n)})
 	}
 	s.report(Event{Kind: ProtocolServer, Text: r.String()})
 	if row != nil && s.tx != nil {
@@ -112,12 +112,22 @@ func (s *Session) reportTx(row *row, r smtp.Reply) {
 	switch row.phase {
 	case PhaseMailFrom:
 		if !r.Refused() {
-			s.report(Event{Kind: TxBegin})
+			s.report(Event{Kind: TxBegin, Message: s.tx.ID})
 		}
-		s.report(Event{Kind: TxMail, Code: r.Code, Text: s.tx.Mail.From.SMTP()})
+		s.report(Event{Kind: TxMail, Code: r.Code, Text: s.tx.Mail.From.SMTP(), Message: s.tx.ID})
 	case PhaseRcptTo:
-		s.report(Event{Kind: TxRcpt, Code: r.Code, Text: s.parsed.rcpt.To.SMTP()})
+		s.report(Event{Kind: TxRcpt, Code: r.Code, Text: s.parsed.rcpt.To.SMTP(), Message: s.tx.ID})
 	case PhaseData:
-		s.report(Event{Kind: TxData, Code: r.Code})
+		s.report(Event{Kind: TxData, Code: r.Code, Message: s.tx.ID})
+	}
+}
+
+// reportEnvelopes tells the filters of the envelopes of a recipient.
+func (s *Session) reportEnvelopes(first, n uint32) {
+	if s.Listener.Filter == nil {
+		return
+	}
+	for i := range n {
+		s.report(Event{Kind: TxEnvelope, Message: s.tx.ID, Envelope: mail.EnvelopeAt(s.tx.ID, first+i)})
 	}
 }

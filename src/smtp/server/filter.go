@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 
+	"opensmtpd/src/mail"
 	"opensmtpd/src/smtp"
 )
 
@@ -43,6 +44,8 @@ type Verdict struct {
 	Action Action
 	Param  string
 	Reply  smtp.Reply
+	// Marked is Junk beside another action.
+	Marked bool
 }
 
 // Filter stands between a client and the server. All methods are called in the
@@ -80,9 +83,9 @@ const (
 	TxBegin
 	TxMail     // Text: the address; Code: of the reply
 	TxRcpt     // likewise
-	TxEnvelope // of the recipient last accepted
+	TxEnvelope // Envelope: one of the recipient last accepted
 	TxData     // Code: of the reply
-	TxCommit
+	TxCommit   // Size: of the message
 	TxRollback
 	TxReset
 	ProtocolClient // Text: the line
@@ -94,8 +97,11 @@ const (
 // Event is something that a filter may want to know. What else there is to know
 // of it stands in the session.
 type Event struct {
-	Kind  EventKind
-	Phase Phase // of FilterResponse
-	Code  int   // reply code, where there is one
-	Text  string
+	Kind     EventKind
+	Phase    Phase // of FilterResponse
+	Code     int   // reply code, where there is one
+	Text     string
+	Message  mail.MessageID // of the events of a transaction
+	Envelope mail.EnvelopeID
+	Size     int64
 }

@@ -4,6 +4,8 @@ import (
 	"crypto/tls"
 	"errors"
 	"io"
+	"net"
+	"net/netip"
 	"sync/atomic"
 	"time"
 
@@ -23,6 +25,8 @@ type Session struct {
 	// TLS is the state of the encrypted connection, nil in clear.
 	TLS  *tls.ConnectionState
 	Junk bool // a filter said so, for all messages
+	// Filtering is what the Filter keeps of the session.
+	Filtering any
 
 	srv *Server
 	in  stream
@@ -381,6 +385,15 @@ func (s *Session) Host() string {
 		return "<unknown>"
 	}
 	return s.Client.Name.Host
+}
+
+// Local is the address that the client has reached; zero on the local socket.
+func (s *Session) Local() netip.AddrPort {
+	if t, ok := s.in.nc.LocalAddr().(*net.TCPAddr); ok {
+		a := t.AddrPort()
+		return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
+	}
+	return netip.AddrPort{}
 }
 
 // Transaction returns the message being received, or nil.

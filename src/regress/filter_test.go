@@ -1,0 +1,202 @@
+package regress
+
+import (
+	"bufio"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"opensmtpd/src/bench/load"
+	"opensmtpd/src/regress/daemon"
+)
+
+// passthrough builds the filter program that changes nothing.
+func passthrough(t *testing.T) string {
+	t.Helper()
+	program := filepath.Join(t.TempDir(), "passthrough")
+	c := exec.CommandContext(t.Context(), "go", "build", "-o", program, "opensmtpd/src/bench/passthrough")
+	if out, err := c.CombinedOutput(); err != nil {
+		t.Fatalf("go build: %v\n%s", err, out)
+	}
+	return program
+}
+
+// filtered is a configuration with a program on listener and socket, and filters
+// that are built in. It takes the program.
+const filtered = `filter "pass" proc-exec "%s"
+filter "refuse" phase mail-from match mail-from { "bad@example.org" } reject "550 5.7.1 not you"
+filter "mark" phase rcpt-to match mail-from regex { "^spam" } junk
+listen on 127.0.0.1 port $port filter { "pass", "refuse", "mark" }
+listen on socket filter "pass"
+action "local" maildir $box
+match for local action "local"
+`
+
+// logged returns a script that runs a program after it has written its process
+// id to the file program.pid.
+func logged(t *testing.T, d *daemon.Daemon, program string) string {
+	t.Helper()
+	script := d.Path("program.sh")
+	text := fmt.Sprintf("#!/bin/sh\necho $$ > %s\nexec %s\n", d.Path("program.pid"), program)
+	if err := os.WriteFile(script, []byte(text), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return script
+}
+
+// programPid waits until the program of filtered has written its process
+// id, and it is another than old.
+func programPid(d *daemon.Daemon, old int) (pid int) {
+	d.Await("the program to start", func() bool {
+		text, err := os.ReadFile(d.Path("program.pid"))
+		if err == nil {
+			pid, err = strconv.Atoi(strings.TrimSpace(string(text)))
+		}
+		return err == nil && pid != old
+	})
+	return pid
+}
+
+func TestFilters(t *testing.T) {
+	t.Parallel()
+	d := daemon.New(t, daemon.Basic)
+	d.Configure(fmt.Sprintf(filtered, logged(t, d, passthrough(t))))
+	d.Start()
+	me := me(t)
+	c := d.Dial()
+	send := func(c *load.Conn, from string) error {
+		return c.Send(from, []string{me}, "Subject: x\r\n\r\n..dot\r\nhello\r\n", false)
+	}
+	if err := send(c, "eve@example.org"); err != nil {
+		t.Fatal(err)
+	}
+	if err := send(c, "bad@example.org"); err == nil || !strings.Contains(err.Error(), "550 5.7.1 not you") {
+		t.Errorf("the sender that is refused: %v", err)
+	}
+	if err := c.Reset(); err != nil {
+		t.Fatal(err)
+	}
+	if err := send(c, "spam@example.org"); err != nil {
+		t.Fatal(err)
+	}
+	if out, errs, status := d.Run("Subject: local\n\nby sendmail\n", "sendmail", me); status != 0 {
+		t.Errorf("sendmail: %d %s%s", status, out, errs)
+	}
+	marked := 0
+	for _, text := range d.AwaitMail(3) {
+		if strings.Contains(text, "X-Spam: Yes\n") {
+			marked++
+		}
+		if !strings.Contains(text, "\n.dot\nhello\n") && !strings.Contains(text, "by sendmail") {
+			t.Errorf("delivered %q", text)
+		}
+	}
+	if marked != 1 {
+		t.Errorf("%d messages are marked", marked)
+	}
+
+	// A reload that does not touch it leaves the program alone.
+	pid := programPid(d, 0)
+	d.Ctl("reload")
+	if err := send(c, "eve@example.org"); err != nil {
+		t.Errorf("after a reload: %v", err)
+	}
+	if again := programPid(d, 0); again != pid {
+		t.Errorf("the program was %d and is %d", pid, again)
+	}
+
+	// Killed, it costs the sessions that need it, and nobody else.
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if err := send(c, "eve@example.org"); err == nil || !strings.Contains(err.Error(), "421") {
+		t.Errorf("without the program: %v", err)
+	}
+	next := programPid(d, pid)
+	d.AwaitLog(`info: pass: program started again`)
+	c = d.Dial()
+	if err := send(c, "eve@example.org"); err != nil {
+		t.Errorf("with the program in its next life: %v", err)
+	}
+	if err := c.Quit(); err != nil {
+		t.Error(err)
+	}
+
+	// Dropped by a reload it ends, once the session that uses it has.
+	old := d.Dial()
+	d.Configure(daemon.Basic)
+	d.Ctl("reload")
+	if err := send(d.Dial(), "bad@example.org"); err != nil {
+		t.Errorf("without filters: %v", err)
+	}
+	if err := send(old, "bad@example.org"); err == nil {
+		t.Error("the session that began with filters has none any more")
+	}
+	if err := old.Quit(); err != nil {
+		t.Error(err)
+	}
+	d.Await("the program to end", func() bool { return syscall.Kill(next, 0) != nil })
+	if st := d.Stop(); st != 0 {
+		t.Errorf("smtpd ended with status %d", st)
+	}
+}
+
+// A program that cannot run, one that speaks rubbish and one that ends at once
+// leave the daemon alive, and sessions with a temporary failure or, if asked for,
+// without the filter.
+func TestFilterProgramsBroken(t *testing.T) {
+	for _, command := range []string{"/nonexistent/filter", "/bin/echo hello", "/bin/false", "/bin/cat"} {
+		for _, option := range []string{"", " on-failure bypass"} {
+			t.Run(command+option, func(t *testing.T) {
+				t.Parallel()
+				port := freePort(t)
+				d := daemon.New(t, fmt.Sprintf("filter f proc-exec %q%s\nlisten on 127.0.0.1 port %s filter f\n", command, option, port)+daemon.Basic).Start()
+				d.AwaitLog(`warn: f: program ended: .*; started again in 1s`)
+				greeting := ""
+				d.Await("a greeting", func() bool {
+					nc, err := net.Dial("tcp", "127.0.0.1:"+port)
+					if err != nil {
+						return false
+					}
+					defer nc.Close()
+					greeting, _ = bufio.NewReader(nc).ReadString('\n')
+					return greeting != ""
+				})
+				want := "421 4.3.0 Temporary failure"
+				if option != "" {
+					want = "220 "
+				}
+				if !strings.HasPrefix(greeting, want) {
+					t.Errorf("greeting %q, want %q", greeting, want)
+				}
+				if err := d.Dial().Quit(); err != nil {
+					t.Errorf("the other listener: %v", err)
+				}
+				if st := d.Stop(); st != 0 {
+					t.Errorf("smtpd ended with status %d", st)
+				}
+			})
+		}
+	}
+}
+
+// freePort returns a port of 127.0.0.1 that nobody uses.
+func freePort(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	_, port, err := net.SplitHostPort(l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return port
+}
