@@ -96,7 +96,7 @@ func (l *logLines) String() string {
 
 // rig is a server with filters.
 type rig struct {
-	t        *testing.T
+	t        testing.TB
 	clk      *clock.Fake
 	log      *logLines
 	mem      *memory
@@ -110,7 +110,7 @@ type rig struct {
 
 var birthday = time.Date(2026, 3, 4, 5, 6, 7, 89000, time.UTC)
 
-func newRig(t *testing.T) *rig {
+func newRig(t testing.TB) *rig {
 	r := &rig{
 		t: t, clk: clock.NewFake(birthday), log: &logLines{}, tables: words{}, ended: make(chan string, 100), named: make(map[string]*Program),
 		mem: &memory{name: server.Name{Host: "client.example.org", Forward: true}, over: make(chan struct{}, 100)},
@@ -223,7 +223,7 @@ func (r *rig) pair() (ours, theirs net.Conn) {
 	return conn(r.t, a), conn(r.t, b)
 }
 
-func conn(t *testing.T, f *os.File) net.Conn {
+func conn(t testing.TB, f *os.File) net.Conn {
 	t.Helper()
 	nc, err := net.FileConn(f)
 	f.Close()
@@ -310,7 +310,7 @@ func (s *script) said() []string {
 
 // client is one that plays a conversation.
 type client struct {
-	t  *testing.T
+	t  testing.TB
 	nc net.Conn
 	in *bufio.Reader
 }
