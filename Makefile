@@ -86,6 +86,7 @@ regress: build
 bench: build
 	$(GO) run ./src/bench compare
 	$(GO) run ./src/bench relay
+	$(GO) run ./src/bench filter
 
 ## dist: packages (.deb, .rpm, .apk) and archives, below dist/
 dist:

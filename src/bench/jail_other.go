@@ -16,4 +16,6 @@ func runJail(context.Context, []string) error { return errLinux }
 
 func runCompare(context.Context, []string, io.Writer) error { return errLinux }
 
+func runFilter(context.Context, []string, io.Writer) error { return errLinux }
+
 func runRelay(context.Context, []string, io.Writer) error { return errLinux }

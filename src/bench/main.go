@@ -7,6 +7,7 @@
 //	bench compare [-rounds N] …       ours and Debian's Postfix in turn (root, Linux)
 //	bench relay   [-rounds N] …       the same for relaying to a sink, and Debian's
 //	                                  OpenSMTPD, and no server at all
+//	bench filter  [-rounds N] …       ours with and without a filter program
 package main
 
 import (
@@ -37,7 +38,7 @@ func main() {
 
 func run(ctx context.Context, args []string, out io.Writer) error {
 	if len(args) == 0 {
-		return fmt.Errorf("usage: bench load|idle|sink|compare|relay [options]")
+		return fmt.Errorf("usage: bench load|idle|sink|compare|relay|filter [options]")
 	}
 	switch verb, rest := args[0], args[1:]; verb {
 	case "load":
@@ -50,10 +51,12 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		return runCompare(ctx, rest, out)
 	case "relay":
 		return runRelay(ctx, rest, out)
+	case "filter":
+		return runFilter(ctx, rest, out)
 	case jailVerb:
 		return runJail(ctx, rest)
 	default:
-		return fmt.Errorf("%s: no such measurement; want load, idle, sink, compare or relay", verb)
+		return fmt.Errorf("%s: no such measurement; want load, idle, sink, compare, relay or filter", verb)
 	}
 }
 

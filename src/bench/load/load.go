@@ -79,10 +79,12 @@ func Run(ctx context.Context, o Options) Result {
 }
 
 // body makes lines of 72 bytes, size bytes in all.
-func body(size int) string {
-	const line = "The quick brown fox jumps over the lazy dog, and the postmaster sighs.\r\n"
-	return strings.Repeat(line, max(1, size/len(line)))
-}
+func body(size int) string { return strings.Repeat(bodyLine, Lines(size)) }
+
+const bodyLine = "The quick brown fox jumps over the lazy dog, and the postmaster sighs.\r\n"
+
+// Lines is how many lines the body of a message of that size has.
+func Lines(size int) int { return max(1, size/len(bodyLine)) }
 
 // take returns the number of the next message, or false when there are enough.
 func (r *run) take() (int64, bool) {
