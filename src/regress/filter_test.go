@@ -185,18 +185,3 @@ func TestFilterProgramsBroken(t *testing.T) {
 		}
 	}
 }
-
-// freePort returns a port of 127.0.0.1 that nobody uses.
-func freePort(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	_, port, err := net.SplitHostPort(l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return port
-}
