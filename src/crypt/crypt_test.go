@@ -98,9 +98,9 @@ func TestSchemes(t *testing.T) {
 	}
 }
 
-// TestNoHash: what disables an account, or is no hash, matches nothing, not even
+// TestDisabledAccounts: what disables an account, or is no hash, matches nothing, not even
 // itself.
-func TestNoHash(t *testing.T) {
+func TestDisabledAccounts(t *testing.T) {
 	for _, hash := range []string{
 		"", "*", "!", "!!", "x", "*LK*", "NP", "secret", "$", "$$", "$1", "$9$abc$def", "$2b$", "$2b$04$short",
 		"!" + hashes[3], "*" + hashes[6], " " + hashes[6], hashes[6] + "\x00", strings.Repeat("$6$", 400),

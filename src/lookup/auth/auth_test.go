@@ -43,9 +43,9 @@ func TestTable(t *testing.T) {
 	}
 }
 
-// TestEqualWork: whoever does not exist, or has no hash, costs one comparison
+// TestEnumeration: whoever does not exist, or has no hash, costs one comparison
 // with a hash like those of others.
-func TestEqualWork(t *testing.T) {
+func TestEnumeration(t *testing.T) {
 	users := table.NewStatic("users", conf.Map, []table.Entry{{Key: "bob", Value: hash}, {Key: "star", Value: "*"}}, "+")
 	var done []string
 	c := NewChecker()

@@ -5,8 +5,9 @@
 // listeners come as descriptors from parent. Who may send to whom is decided by
 // lookup, which also makes the envelopes and gives them to queue: a dispatcher
 // that has been taken over can offer mail, as any client can, but cannot write
-// an envelope. Everything that is read here is hostile: commands are at most
-// 4,096 bytes, lines of a message 65,535, and all else has a bound that is named
+// an envelope. It sees the passwords that clients send, and asks lookup about
+// them; it sees no hash. Everything that is read here is hostile: commands are at most
+// 4,096 bytes and credentials 12,288, lines of a message 65,535, and all else has a bound that is named
 // in smtp/server.
 package dispatcher
 

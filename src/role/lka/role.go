@@ -14,6 +14,12 @@
 // The envelopes that result go to queue from here, so that dispatcher cannot
 // write one. A user is known to parent alone, which also reads his .forward, as
 // him; a virtual user's uid is what a table says, as the administrator wants it.
+//
+// Passwords come from dispatcher and are compared here, with the hashes of a
+// table, or by a table program or Dovecot; those of system accounts go to parent.
+// What a table of passwords says is told to nobody. A hash is dear to compare
+// with, so few are at a time; the places are counted here, and dispatcher keeps
+// the others waiting.
 package lka
 
 import (

@@ -7,7 +7,9 @@
 // other roles may be in the hands of an attacker; what they ask for is in the
 // tables of deliveries and of control.go, and each answer is made from parent's
 // own configuration: they can name a user, an action and a table, not a command
-// or a path. A frame that does not parse, or that its sender has no business to
+// or a path. Lookup may have a name and a password compared with an account's,
+// as strangers have sent them: it learns yes or no, at the pace of a few hashes
+// at a time, and no hash leaves this process. A frame that does not parse, or that its sender has no business to
 // send, ends with that request or that peer.
 package parent
 

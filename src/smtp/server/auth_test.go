@@ -62,10 +62,10 @@ func TestAuthLineLength(t *testing.T) {
 	}
 }
 
-// TestAuthEvents: filters hear of results, and never of passwords but in the
+// TestErrata74LinkAuth: filters hear of results, and never of passwords but in the
 // request that is for them. 7.4 link-auth: the user comes last, so that a bar in
 // it shifts nothing.
-func TestAuthEvents(t *testing.T) {
+func TestErrata74LinkAuth(t *testing.T) {
 	r := authRig(t)
 	f := &scripted{}
 	r.ln.Filter = f
@@ -184,8 +184,8 @@ func TestGuessesAreBounded(t *testing.T) {
 	}
 }
 
-// TestGuessedTooOften: many sessions of one address.
-func TestGuessedTooOften(t *testing.T) {
+// TestBruteForce: many sessions of one address.
+func TestBruteForce(t *testing.T) {
 	r := authRig(t)
 	for range maxGuesses {
 		if !r.guesses.begin(r.local.Addr()) {
