@@ -11,9 +11,13 @@ import (
 )
 
 func main() {
-	os.Exit(tableprog.Main(context.Background(), os.Args, os.Stdin, os.Stdout, os.Stderr, open, ldaptable.Services()...))
+	os.Exit(tableprog.Main(context.Background(), os.Args, os.Stdin, os.Stdout, os.Stderr, open))
 }
 
-func open(ctx context.Context, name, path string) (tableprog.Table, error) {
-	return ldaptable.Open(ctx, name, path)
+func open(ctx context.Context, name, path string) (tableprog.Table, []tableprog.Service, error) {
+	t, err := ldaptable.Open(ctx, name, path)
+	if err != nil {
+		return nil, nil, err
+	}
+	return t, t.Services(), nil
 }

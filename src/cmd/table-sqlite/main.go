@@ -15,11 +15,12 @@ import (
 )
 
 func main() {
-	os.Exit(tableprog.Main(context.Background(), os.Args, os.Stdin, os.Stdout, os.Stderr, open, sqltable.Services()...))
+	os.Exit(tableprog.Main(context.Background(), os.Args, os.Stdin, os.Stdout, os.Stderr, open))
 }
 
-func open(ctx context.Context, _, path string) (tableprog.Table, error) {
-	return sqltable.Open(ctx, path, connect, "dbpath")
+func open(ctx context.Context, _, path string) (tableprog.Table, []tableprog.Service, error) {
+	t, err := sqltable.Open(ctx, path, connect, "dbpath")
+	return t, sqltable.Services(), err
 }
 
 // connect opens a database that exists. Somebody who writes is waited for.

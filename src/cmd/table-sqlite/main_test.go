@@ -76,7 +76,7 @@ func exec(t *testing.T, h *sql.DB, text string) {
 
 func TestLookups(t *testing.T) {
 	_, conf := files(t, strings.Replace(config, "query_mailaddr SELECT net FROM no_such WHERE net = ?;\n", "", 1))
-	tbl, err := open(t.Context(), "t", conf)
+	tbl, _, err := open(t.Context(), "t", conf)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -132,7 +132,7 @@ func TestBadConfiguration(t *testing.T) {
 		strings.Replace(config, "DB", db, 1):                                 "no_such",
 	} {
 		write(t, conf, text)
-		if _, err := open(t.Context(), "t", conf); err == nil || !strings.Contains(err.Error(), want) {
+		if _, _, err := open(t.Context(), "t", conf); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v", text, err)
 		}
 	}
@@ -144,11 +144,11 @@ func TestUpdate(t *testing.T) {
 	db, conf := files(t, "dbpath DB\nquery_alias SELECT destination FROM virtuals WHERE email=?\n")
 	var out, errs bytes.Buffer
 	in := "config|ready\ntable|0.1|1|t|lookup|alias|1|joe@example.org\n"
-	if st := tableprog.Main(context.Background(), []string{"t", conf}, strings.NewReader(in), &out, &errs, open, sqltable.Services()...); st != 0 ||
+	if st := tableprog.Main(context.Background(), []string{"t", conf}, strings.NewReader(in), &out, &errs, open); st != 0 ||
 		!strings.HasSuffix(out.String(), "register|ready\nlookup-result|1|found|vmail\n") && !strings.Contains(out.String(), "context canceled") {
 		t.Errorf("%d, %q, %q", st, out.String(), errs.String())
 	}
-	tbl, err := open(t.Context(), "t", conf)
+	tbl, _, err := open(t.Context(), "t", conf)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -36,15 +36,6 @@ var kinds = []kind{
 	{tableprog.Auth, 0, false},
 }
 
-// Services lists what a directory can be asked for.
-func Services() []tableprog.Service {
-	var list []tableprog.Service
-	for _, k := range kinds {
-		list = append(list, k.service)
-	}
-	return list
-}
-
 // Table is a table in a directory. It is a tableprog.Table.
 type Table struct {
 	name, path string
@@ -80,6 +71,19 @@ func (t *Table) Update(context.Context) error {
 		old.close()
 	}
 	return nil
+}
+
+// Services lists what the table can be asked for. Without a filter for auth
+// passwords are the business of who looks up credentials.
+func (t *Table) Services() []tableprog.Service {
+	var list []tableprog.Service
+	d := t.now()
+	for _, k := range kinds {
+		if _, ok := d.queries[k.service]; ok || k.service != tableprog.Auth {
+			list = append(list, k.service)
+		}
+	}
+	return list
 }
 
 // Close lets the directory go.
