@@ -37,6 +37,7 @@ func Parse(d Dialect, open lex.Opener, name string, macros map[string]string, o 
 	g := syntax.Grammar{Statement: p.statement, Unknown: p.unknown}
 	if d == Maps {
 		g.Statements, g.Reserved = mapStatements, func(w string) bool { return mapReserved[w] }
+		g.ReservedMacros = true // files of 2008 have a macro named local, from before it was a keyword
 	} else {
 		g.Statements, g.Reserved = tableStatements, func(w string) bool { return tableReserved[w] }
 	}

@@ -29,7 +29,7 @@ func (p *Reader) macro(n conf.Node) *conf.Node {
 		p.Unknown(name)
 		return nil
 	}
-	if name.Kind == lex.Word && p.Reserved(name.Text) {
+	if name.Kind == lex.Word && p.Reserved(name.Text) && !p.ReservedMacros {
 		p.Fail(name.Pos, "", "%q is a reserved word and cannot name a macro", name.Text)
 		return nil
 	}

@@ -23,6 +23,8 @@ type Grammar struct {
 	Unknown func(first lex.Token)
 	// Reserved tells whether a bare word is a keyword, and no string.
 	Reserved func(word string) bool
+	// ReservedMacros tells that a keyword may name a macro all the same.
+	ReservedMacros bool
 	// Renamed maps words of before 6.4 to what is written since; nil in older
 	// grammars.
 	Renamed map[string]string
