@@ -28,6 +28,18 @@ func (l *Logger) SMTPCertificate(id mail.SessionID, verified bool, fingerprint s
 	l.Infof("%016x smtp cert-check result=\"%s\" fingerprint=\"%s\"", uint64(id), result, fingerprint)
 }
 
+// SMTPProxy comes before SMTPConnected where a proxy speaks for the client: it
+// has the address of the proxy.
+func (l *Logger) SMTPProxy(id mail.SessionID, address string) {
+	l.Infof("%016x smtp event=proxy address=%s", uint64(id), address)
+}
+
+// SMTPProxyRefused tells that a connection was closed for want of a proxy's
+// header.
+func (l *Logger) SMTPProxyRefused(id mail.SessionID, address string, reason error) {
+	l.Infof("%016x smtp event=closed address=%s reason=\"%v\"", uint64(id), address, reason)
+}
+
 // SMTPMessage tells of a message that is on stable storage: size in bytes as
 // kept, number of recipients, and SMTP or ESMTP.
 func (l *Logger) SMTPMessage(id mail.SessionID, msg mail.MessageID, size int64, rcpts int, proto string) {

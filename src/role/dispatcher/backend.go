@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"opensmtpd/src/clock"
+	"opensmtpd/src/lookup/table"
 	"opensmtpd/src/mail"
 	"opensmtpd/src/mailerr"
 	"opensmtpd/src/mlog"
@@ -85,6 +86,28 @@ func newBackend(env proc.Env, over func(*server.Session)) *backend {
 	}
 }
 
+// Hostname implements server.Backend.
+func (b *backend) Hostname(ctx context.Context, s *server.Session) string {
+	q := msg.Query{
+		Gen: s.Listener.Gen, Service: uint8(table.AddrName),
+		Table: s.Listener.Hostnames, Key: table.AddrKey(s.Client.To),
+	}
+	var got msg.Answer
+	err := b.lka.Call(ctx, &q, &got)
+	if err == nil && got.Err != nil {
+		err = got.Err
+	}
+	switch {
+	case err != nil:
+		b.log.Warnf("warn: smtp: hostnames: %v", err)
+	case got.Found && !smtp.ValidHost(got.Value):
+		b.log.Warnf("warn: smtp: hostnames: table %s: %q is no host name", q.Table, got.Value)
+	case got.Found:
+		return got.Value
+	}
+	return ""
+}
+
 // Lookup implements server.Backend.
 func (b *backend) Lookup(ctx context.Context, a netip.Addr) server.Name { return b.names.find(ctx, a) }
 
@@ -103,7 +126,7 @@ func (b *backend) Rcpt(ctx context.Context, s *server.Session, t *server.Transac
 		Client: msg.Client{
 			Listener: s.Listener.Identity, Tag: s.Listener.Tag, Socket: s.Listener.Socket,
 			Addr: s.Client.Addr, RDNS: s.Client.Name.Host,
-			Helo: s.Helo, SMTPName: s.Listener.Hostname, UID: s.Client.UID,
+			Helo: s.Helo, SMTPName: s.Hostname, UID: s.Client.UID,
 			TLS: s.TLS != nil, AuthUser: s.User,
 		},
 		Sender: t.Mail.From, Rcpt: r.To,

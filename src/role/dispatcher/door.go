@@ -107,7 +107,7 @@ func (r *Role) welcome(nc net.Conn, l *server.Listener) {
 		_ = nc.Close() // it has gone already
 		return
 	}
-	r.serve(nc, l, server.Client{Addr: a})
+	r.serve(nc, l, server.Client{Addr: a, To: local(nc)})
 }
 
 // remote returns the client's address. IPv4 in IPv6 is IPv4; the zone of a link
@@ -119,4 +119,13 @@ func remote(nc net.Conn) (netip.AddrPort, bool) {
 	}
 	a := t.AddrPort()
 	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port()), a.IsValid()
+}
+
+// local returns which of our addresses the client connected to. Of a listener on
+// all of them the connection alone knows.
+func local(nc net.Conn) netip.Addr {
+	if t, ok := nc.LocalAddr().(*net.TCPAddr); ok {
+		return t.AddrPort().Addr().Unmap()
+	}
+	return netip.Addr{}
 }

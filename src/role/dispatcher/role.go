@@ -178,8 +178,9 @@ func (r *Role) listeners(g *generation, p *project.DispatcherConf, certs *certif
 // listener is one listener as sessions see it.
 func listener(gen mail.Gen, p *project.DispatcherConf, l *project.Listener) *server.Listener {
 	return &server.Listener{
-		Gen: gen, Identity: l.Identity, Hostname: l.Hostname, Tag: l.Tag,
+		Gen: gen, Identity: l.Identity, Hostname: l.Hostname, Hostnames: l.Hostnames, Tag: l.Tag,
 		Socket:     l.Socket,
+		Proxy:      l.ProxyV2,
 		Submission: l.Local || l.Addr.Port() == submissionPort,
 		MaskSource: l.MaskSrc, NoDSN: l.NoDSN,
 		Auth: authPolicy(l.Auth), AuthClear: l.Local && l.TLS == conf.NoTLS, AuthTable: l.AuthTable,

@@ -62,29 +62,7 @@ func (p *Parent) load(ctx context.Context) (*load.Loaded, error) {
 
 // read reads the configuration, for a start and for a reload alike.
 func (p *Parent) read(ctx context.Context) (*load.Loaded, *diag.List) {
-	l, diags := load.File(ctx, machine(p.clock.Now()), p.opt.Conf, p.opt.Macros)
-	if l != nil && l.Config != nil {
-		refuseUnserved(l.Config, diags)
-	}
-	return l, diags
-}
-
-// refuseUnserved keeps the daemon from serving a listener with less than its
-// line asks for: mail in clear where TLS is demanded would be worse than none.
-func refuseUnserved(c *conf.Config, diags *diag.List) {
-	for _, l := range c.Listens {
-		for _, o := range []struct {
-			asked bool
-			what  string
-		}{
-			{l.ProxyV2, "proxy-v2"},
-			{l.Hostnames != "", "hostnames"},
-		} {
-			if o.asked {
-				diags.Errorf(l.Pos, "this build cannot serve %s on a listener yet, and does not serve one without what its line asks for", o.what)
-			}
-		}
-	}
+	return load.File(ctx, machine(p.clock.Now()), p.opt.Conf, p.opt.Macros)
 }
 
 // show writes diagnostics for whoever started the daemon.

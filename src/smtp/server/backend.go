@@ -29,6 +29,9 @@ import (
 // session and may wait; ctx ends when the server gives up on its sessions. None
 // keeps a Transaction after it returned.
 type Backend interface {
+	// Hostname returns what to greet a client as that came in by a listener with
+	// Hostnames; "" when the table does not say.
+	Hostname(ctx context.Context, s *Session) string
 	// Lookup returns the name of an address by reverse DNS.
 	Lookup(ctx context.Context, a netip.Addr) Name
 	// Begin starts a message and returns its identifier.
@@ -67,7 +70,12 @@ type Listener struct {
 	Gen      mail.Gen
 	Identity string
 	Hostname string // in the greeting, and what completes addresses
-	Tag      string
+	// Hostnames is the table that has a name for the address a client connected
+	// to; "": there is none.
+	Hostnames string
+	// Proxy wants the header of a proxy before anything else.
+	Proxy bool
+	Tag   string
 	// Socket is the local socket: clients are users of this machine.
 	Socket bool
 	// Submission adds Date and Message-ID where they are missing: on the local
@@ -94,6 +102,7 @@ type Listener struct {
 // Client is who is at the other end.
 type Client struct {
 	Addr netip.AddrPort // zero on the local socket; keeps its zone
+	To   netip.Addr     // which of our addresses it connected to
 	UID  uint32         // on the local socket
 	Name Name
 }

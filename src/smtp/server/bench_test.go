@@ -22,6 +22,7 @@ import (
 // nowhere is a Backend that keeps nothing.
 type nowhere struct{}
 
+func (nowhere) Hostname(context.Context, *Session) string                   { return "" }
 func (nowhere) Lookup(context.Context, netip.Addr) Name                     { return Name{} }
 func (nowhere) Begin(context.Context) (mail.MessageID, *mailerr.Error)      { return 1, nil }
 func (nowhere) Chunk(context.Context, *Transaction, []byte) *mailerr.Error  { return nil }

@@ -55,7 +55,7 @@ func (s *Session) identify(host, how string) {
 }
 
 func (s *Session) hello() string {
-	return s.Listener.Hostname + " Hello " + s.Helo + " " + s.bracketed() + ", pleased to meet you"
+	return s.Hostname + " Hello " + s.Helo + " " + s.bracketed() + ", pleased to meet you"
 }
 
 // bracketed is the client's address as it stands in replies and Received lines.
@@ -89,7 +89,7 @@ func (s *Session) checkMail(arg string) smtp.Reply {
 	}
 	domain := ""
 	if s.Listener.Socket || s.User != "" {
-		domain = s.Listener.Hostname // OpenSMTPD completes what strangers send too
+		domain = s.Hostname // OpenSMTPD completes what strangers send too
 	}
 	m, err := smtp.ParseMail(arg, domain, s.extensions())
 	switch {
@@ -126,7 +126,7 @@ func (s *Session) checkRcpt(arg string) smtp.Reply {
 	if len(s.tx.Rcpts) >= s.Listener.Settings.MaxRcpt {
 		return tooManyRcpts
 	}
-	r, err := smtp.ParseRcpt(arg, s.Listener.Hostname, s.extensions())
+	r, err := smtp.ParseRcpt(arg, s.Hostname, s.extensions())
 	if err != nil {
 		return smtp.FromError(err)
 	}

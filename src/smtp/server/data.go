@@ -21,13 +21,13 @@ func (s *Session) data(string) smtp.Reply {
 		t.Streamed = true
 		return s.srv.backend.Chunk(s.srv.ctx, t, piece)
 	}
-	b.head.Domain = s.Listener.Hostname
+	b.head.Domain = s.Hostname
 	if s.User != "" && s.Listener.Senders != "" && s.Listener.Masquerade && !t.Mail.From.IsZero() {
 		b.head.From = t.Mail.From.SMTP()
 	}
 	if s.Listener.Submission || s.User != "" {
 		b.head.Date = string(rfc5322.AppendDate(nil, t.Received))
-		b.head.MessageID = fmt.Sprintf("<%016x@%s>", s.srv.newID(), s.Listener.Hostname)
+		b.head.MessageID = fmt.Sprintf("<%016x@%s>", s.srv.newID(), s.Hostname)
 	}
 	if f := s.Listener.Filter; f != nil {
 		if lf := f.Lines(s.srv.ctx, s, b.header); lf != nil {
@@ -66,7 +66,7 @@ func (s *Session) appendReceived(b []byte) []byte {
 		b = append(append(b, " ("...), s.Host()...)
 		b = append(append(append(b, ' '), s.bracketed()...), ')')
 	}
-	b = append(append(b, "\n\tby "...), s.Listener.Hostname...)
+	b = append(append(b, "\n\tby "...), s.Hostname...)
 	b = append(append(b, " ("+Software+") with "...), s.protocol()...)
 	b = s.appendAuth(s.appendTLS(fmt.Appendf(b, " id %08x", uint32(t.ID))))
 	if len(t.Rcpts) == 1 {

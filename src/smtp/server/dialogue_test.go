@@ -204,6 +204,10 @@ func (d *dialogue) set(arg string) {
 			d.fatalf("%v", err)
 		}
 		ln.TLS = &TLS{Config: cfg, Require: value == "require", Immediate: value == "smtps"}
+	case "proxy-v2":
+		ln.Proxy = true
+	case "hostnames":
+		ln.Hostnames = value
 	case "no-dsn":
 		ln.NoDSN = true
 	case "address":

@@ -47,6 +47,14 @@ func newMemory() *memory {
 	return &memory{next: 0x10000000, done: make(chan struct{}, 1<<16), open: make(map[mail.MessageID]*stored), name: Name{Host: "client.example.org", Forward: true}}
 }
 
+// Hostname knows the server address of the header in the dialogues.
+func (m *memory) Hostname(_ context.Context, s *Session) string {
+	if s.Client.To == netip.MustParseAddr("192.0.2.1") {
+		return "other.example.com"
+	}
+	return ""
+}
+
 func (m *memory) Lookup(context.Context, netip.Addr) Name { return m.name }
 
 func (m *memory) Begin(context.Context) (mail.MessageID, *mailerr.Error) {

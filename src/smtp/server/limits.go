@@ -22,6 +22,9 @@ const (
 	// handshakeTime is how long a client may take for a TLS handshake, all in
 	// all: two answers of a machine, not of a man.
 	handshakeTime = 60 * time.Second
+	// proxyTime is how long a proxy may take for its header, which it sends as
+	// soon as it has connected.
+	proxyTime = 10 * time.Second
 	// progress is how many bytes of a body renew its time: a client that drips
 	// does not hold a session for ever.
 	progress = 1024

@@ -84,7 +84,7 @@ func New(c Config) *Server {
 // its own. The session ends with its client, or with Stop. A false return means
 // that the server stops and nc has been closed.
 func (v *Server) Serve(nc net.Conn, l *Listener, c Client) bool {
-	s := &Session{ID: mail.SessionID(v.newID()), Listener: l, Client: c, srv: v}
+	s := &Session{ID: mail.SessionID(v.newID()), Listener: l, Client: c, Hostname: l.Hostname, srv: v}
 	s.in.init(nc, v.pools, s)
 	v.mu.Lock()
 	if v.stopping.Load() {

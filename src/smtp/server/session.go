@@ -19,6 +19,7 @@ type Session struct {
 	ID       mail.SessionID
 	Listener *Listener
 	Client   Client
+	Hostname string // what we call ourselves in it
 	Helo     string // what the client called itself last; "": nothing yet
 	ESMTP    bool   // by EHLO
 	User     string // who has authenticated; "": nobody
@@ -68,6 +69,10 @@ var (
 
 // start talks to the client until the session ends.
 func (s *Session) start() {
+	if s.Listener.Proxy && !s.proxied() {
+		s.leave()
+		return
+	}
 	if s.greet() {
 		s.serve()
 	}
@@ -78,12 +83,17 @@ func (s *Session) start() {
 func (s *Session) greet() bool {
 	s.extend(idleTime)
 	if s.Listener.Socket {
-		s.Client.Name = Name{Host: s.Listener.Hostname, Forward: true}
+		s.Client.Name = Name{Host: s.Hostname, Forward: true}
 	} else {
 		s.Client.Name = s.srv.backend.Lookup(s.srv.ctx, s.Client.Addr.Addr())
 	}
 	if !smtp.ValidHost(s.Client.Name.Host) {
 		s.Client.Name.Host = "" // it will stand in a header and in the log
+	}
+	if s.Listener.Hostnames != "" {
+		if name := s.srv.backend.Hostname(s.srv.ctx, s); name != "" {
+			s.Hostname = name
+		}
 	}
 	s.srv.log.SMTPConnected(s.ID, s.Address(), s.Host())
 	s.report(Event{Kind: LinkConnect})
@@ -106,17 +116,20 @@ func (s *Session) greet() bool {
 
 // greeting is the reply to the connection itself. A client that does not wait
 // for it (RFC 5321 section 4.3.1) is refused: no mail server does that, and
-// HTTP clients do.
+// HTTP clients do. A proxy may have held back what came before it connected, so
+// that behind one nobody can be told to have talked early.
 func (s *Session) greeting(string) smtp.Reply {
-	early, err := s.in.talked()
-	switch {
-	case err != nil:
-		s.lost(err)
-		return smtp.Reply{}
-	case early && !s.Listener.Socket:
-		return earlyTalker
+	if !s.Listener.Proxy {
+		early, err := s.in.talked()
+		switch {
+		case err != nil:
+			s.lost(err)
+			return smtp.Reply{}
+		case early && !s.Listener.Socket:
+			return earlyTalker
+		}
 	}
-	return smtp.Reply{Code: 220, Text: s.Listener.Hostname + " ESMTP " + Software}
+	return smtp.Reply{Code: 220, Text: s.Hostname + " ESMTP " + Software}
 }
 
 // serve answers commands until the session is over.
@@ -310,12 +323,22 @@ func (s *Session) end() {
 			s.linger()
 		}
 	}
-	s.in.release()
-	_ = s.in.nc.Close() // nothing is owed to the client any more
+	s.close()
 	s.srv.log.SMTPDisconnected(s.ID, s.reason)
 	s.reportLater()
 	s.report(Event{Kind: LinkDisconnect})
 	s.srv.forget(s)
+}
+
+// leave ends a session that was none yet.
+func (s *Session) leave() {
+	s.close()
+	s.srv.forget(s)
+}
+
+func (s *Session) close() {
+	s.in.release()
+	_ = s.in.nc.Close() // nothing is owed to the client any more
 }
 
 // linger reads on for a while after a hang-up: to close a connection with
