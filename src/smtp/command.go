@@ -1,6 +1,7 @@
 package smtp
 
 import (
+	"strconv"
 	"strings"
 
 	"opensmtpd/src/mail/addr"
@@ -30,6 +31,20 @@ func ParseCommand(line string) Command {
 func command(verb, arg string) Command {
 	arg = strings.Trim(arg, " \t")
 	return Command{verb, arg, arg != ""}
+}
+
+// ParseBDAT reads the argument of BDAT: a size in bytes and perhaps LAST (RFC
+// 3030 section 2).
+func ParseBDAT(arg string) (size uint64, last, ok bool) {
+	digits, word, more := strings.Cut(arg, " ")
+	if word = strings.TrimLeft(word, " "); more && !EqualFold(word, "LAST") {
+		return 0, false, false
+	}
+	if strings.Trim(digits, "0123456789") != "" {
+		return 0, false, false // ParseUint would take a sign
+	}
+	size, err := strconv.ParseUint(digits, 10, 64)
+	return size, more, err == nil
 }
 
 // EqualFold compares without regard to ASCII case. Unlike the one of package

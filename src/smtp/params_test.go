@@ -33,6 +33,33 @@ func TestParseCommand(t *testing.T) {
 	}
 }
 
+func TestParseBDAT(t *testing.T) {
+	for _, tc := range []struct {
+		in       string
+		size     uint64
+		last, ok bool
+	}{
+		{"0", 0, false, true},
+		{"1000 LAST", 1000, true, true},
+		{"7  last", 7, true, true},
+		{"18446744073709551615", 1<<64 - 1, false, true},
+		{"18446744073709551616", 0, false, false},
+		{"", 0, false, false},
+		{"LAST", 0, false, false},
+		{"-1", 0, false, false},
+		{"+1", 0, false, false},
+		{"1_0", 0, false, false},
+		{"0x10", 0, false, false},
+		{"1 LAST LAST", 0, false, false},
+		{"1 FIRST", 0, false, false},
+	} {
+		size, last, ok := ParseBDAT(tc.in)
+		if ok != tc.ok || ok && (size != tc.size || last != tc.last) {
+			t.Errorf("%q: %d, %v, %v", tc.in, size, last, ok)
+		}
+	}
+}
+
 func TestParseMail(t *testing.T) {
 	for _, tc := range []struct {
 		arg  string

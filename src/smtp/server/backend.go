@@ -118,7 +118,8 @@ type Transaction struct {
 	Streamed  bool      // pieces went to Chunk
 	Junk      bool      // a filter said so
 
-	body body
+	chunks bool // it comes by BDAT, and one has begun
+	body   body
 }
 
 // Recipient is one that was accepted.

@@ -23,14 +23,16 @@ type body struct {
 	head  rfc5322.Rewriter
 	out   *[]byte // lent; what has not been handed on
 	pl    *pools
-	large bool  // out is of the large kind
-	mid   bool  // the last line read has not ended
-	bare  bool  // or it ended in a bare LF: a dot behind it ends nothing
-	taint bool  // there was a bare CR or LF
-	long  int   // its length so far
-	size  int64 // of what came, each line end as one byte
-	max   int64 // for size
-	kept  int64 // bytes handed on
+	large bool   // out is of the large kind
+	mid   bool   // the last line read has not ended
+	bare  bool   // or it ended in a bare LF: a dot behind it ends nothing
+	taint bool   // there was a bare CR or LF
+	raw   bool   // it comes in chunks: no dots are stuffed, none ends it
+	carry []byte // of a chunk, what needs the next one to make sense
+	long  int    // its length so far
+	size  int64  // of what came, each line end as one byte
+	max   int64  // for size
+	kept  int64  // bytes handed on
 	err   *mailerr.Error
 	// chunk hands a piece on.
 	chunk func(piece []byte) *mailerr.Error
@@ -72,7 +74,7 @@ func (b *body) take(p []byte) (n int, done bool) {
 				break
 			}
 		}
-		if !b.mid && !b.bare && rest[0] == '.' {
+		if !b.raw && !b.mid && !b.bare && rest[0] == '.' {
 			if len(rest) < 3 && bytes.HasPrefix(endMark, rest) {
 				break
 			}
@@ -105,7 +107,7 @@ func (b *body) takeLines(p []byte) int {
 			break
 		}
 		line := p[used : used+lf]
-		if line[0] == '.' {
+		if line[0] == '.' && !b.raw {
 			if lf == len(endMark)-1 {
 				break
 			}
@@ -180,11 +182,15 @@ func (b *body) text(p []byte, ended bool) {
 	if b.err != nil {
 		return
 	}
-	if b.line != nil {
+	dot := !b.mid && len(p) > 0 && p[0] == '.'
+	switch {
+	case b.line != nil && b.raw && dot:
+		b.line(append([]byte{'.'}, p...)) // filters see lines as DATA has them
+		return
+	case b.line != nil:
 		b.line(p)
 		return
-	}
-	if !b.mid && len(p) > 0 && p[0] == '.' {
+	case dot && !b.raw:
 		p = p[1:]
 	}
 	if b.head.InBody() {

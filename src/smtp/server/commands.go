@@ -33,7 +33,9 @@ func (s *Session) ehlo(arg string) smtp.Reply {
 		"8BITMIME",
 		"ENHANCEDSTATUSCODES",
 		"PIPELINING",
+		"CHUNKING",
 		"SIZE " + strconv.FormatInt(s.Listener.Settings.MaxSize, 10),
+		s.limits(),
 	}
 	if !s.Listener.NoDSN {
 		lines = append(lines, "DSN")
@@ -45,6 +47,12 @@ func (s *Session) ehlo(arg string) smtp.Reply {
 		lines = append(lines, s.authLine())
 	}
 	return smtp.Reply{Code: 250, Before: lines, Text: "HELP"}
+}
+
+// limits says what a client may do before it is told 452 (RFC 9422).
+func (s *Session) limits() string {
+	set := &s.Listener.Settings
+	return fmt.Sprintf("LIMITS MAILMAX=%d RCPTMAX=%d", set.MaxMails, set.MaxRcpt)
 }
 
 // identify begins anew, as every HELO and EHLO does (RFC 5321 section 4.1.4).
@@ -123,7 +131,10 @@ func (s *Session) mail(string) smtp.Reply {
 }
 
 func (s *Session) checkRcpt(arg string) smtp.Reply {
-	if len(s.tx.Rcpts) >= s.Listener.Settings.MaxRcpt {
+	switch {
+	case s.tx.chunks:
+		return notNow
+	case len(s.tx.Rcpts) >= s.Listener.Settings.MaxRcpt:
 		return tooManyRcpts
 	}
 	r, err := smtp.ParseRcpt(arg, s.Hostname, s.extensions())
@@ -150,7 +161,10 @@ func (s *Session) rcpt(string) smtp.Reply {
 }
 
 func (s *Session) checkData(string) smtp.Reply {
-	if len(s.tx.Rcpts) == 0 {
+	switch {
+	case s.tx.chunks: // RFC 3030 section 2
+		return notNow
+	case len(s.tx.Rcpts) == 0:
 		return noRecipient
 	}
 	return smtp.Reply{}

@@ -10,12 +10,20 @@ import (
 	"opensmtpd/src/smtp"
 )
 
-// data opens the body. Our own header fields come first; with filters they pass
-// through them like the client's.
+// data opens the body.
 func (s *Session) data(string) smtp.Reply {
+	s.openBody()
+	s.reading = true
+	return enterMail
+}
+
+// openBody makes ready for the message. Our own header fields come first; with
+// filters they pass through them like the client's.
+func (s *Session) openBody() {
 	t := s.tx
 	b := &t.body
 	t.Received = s.srv.clock.Now()
+	b.raw = t.chunks
 	b.begin(s.srv.pools, s.Listener.Settings.MaxSize)
 	b.chunk = func(piece []byte) *mailerr.Error {
 		t.Streamed = true
@@ -35,8 +43,6 @@ func (s *Session) data(string) smtp.Reply {
 		}
 	}
 	s.trace(b)
-	s.reading = true
-	return enterMail
 }
 
 // trace puts the Received field before the message, and the mark of junk.
@@ -120,14 +126,19 @@ func (s *Session) readBody() error {
 			s.extend(idleTime)
 			fresh = 0
 		}
-		if err := s.in.fill(); err == errWoken {
-			if err := s.interrupted(); err != nil {
-				return err
-			}
-		} else if err != nil {
+		if err := s.more(); err != nil {
 			return err
 		}
 	}
+}
+
+// more waits for more of a message.
+func (s *Session) more() error {
+	err := s.in.fill()
+	if err == errWoken {
+		err = s.interrupted()
+	}
+	return err
 }
 
 // interrupted is idle in the middle of a message: a server that stops lets it
@@ -150,6 +161,19 @@ func (s *Session) endBody() {
 	s.reading = false
 	s.command = "."
 	s.report(Event{Kind: ProtocolClient, Text: "."})
+	s.endLines()
+	taint := s.tx.body.taint
+	r := s.endMessage()
+	if taint && len(s.in.unread()) > 0 {
+		// Where the message ended is what servers disagree about; what stands
+		// behind it is not obeyed.
+		r.Close = true
+	}
+	s.answer(&endOfData, r)
+}
+
+// endLines closes the message once its last line has come.
+func (s *Session) endLines() {
 	b := &s.tx.body
 	if s.lines != nil {
 		if err := s.lines.End(); err != nil {
@@ -158,21 +182,15 @@ func (s *Session) endBody() {
 		s.lines = nil
 	}
 	b.end()
-	taint := b.taint
-	// Of a message that is refused filters are not asked.
-	r := smtp.Reply{}
-	if b.err != nil {
-		r = s.commit("")
-	} else {
-		r = s.filterRow(&endOfData, "")
+}
+
+// endMessage asks the filters about the message, unless it is refused anyhow, and
+// makes it durable.
+func (s *Session) endMessage() smtp.Reply {
+	if s.tx.body.err != nil {
+		return s.commit("")
 	}
-	if taint && len(s.in.unread()) > 0 {
-		// Where the message ended is what servers disagree about; what stands
-		// behind it is not obeyed.
-		r.Close = true
-	}
-	s.slow(&endOfData, r)
-	s.say(&endOfData, r)
+	return s.filterRow(&endOfData, "")
 }
 
 // commit makes the message durable. Its 250 is the promise of this program.

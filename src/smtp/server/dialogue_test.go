@@ -27,6 +27,7 @@ import (
 //	-> text               the client sends the line, ended by CR LF
 //	=> "a\nb"             the client sends exactly that Go string
 //	<- pattern            the server's next line; * stands for anything
+//	<= pattern            all that is left of its reply, the last line being that
 //	<.                    the server closes
 //	ehlo AUTH             the client says EHLO; the word begins a line of the reply
 //	ehlo !AUTH            or no line of it
@@ -108,6 +109,8 @@ func (d *dialogue) step(line string) {
 		d.send(d.unquote(arg))
 	case "<-":
 		d.expect(arg)
+	case "<=":
+		d.expectLast(arg)
 	case "<.":
 		d.expectEnd()
 	case "repeat":
@@ -242,6 +245,17 @@ func (d *dialogue) expect(pattern string) {
 	text, ended := strings.CutSuffix(line, "\r\n")
 	if !ended || !addr.Glob(pattern, text) {
 		d.fatalf("got %q, want %q", line, pattern)
+	}
+}
+
+func (d *dialogue) expectLast(pattern string) {
+	d.client()
+	line, err := d.in.ReadString('\n')
+	for err == nil && len(line) > 3 && line[3] == '-' {
+		line, err = d.in.ReadString('\n')
+	}
+	if err != nil || !addr.Glob(pattern, strings.TrimSuffix(line, "\r\n")) {
+		d.fatalf("got %q and %v, want %q at last", line, err, pattern)
 	}
 }
 

@@ -278,6 +278,8 @@ func TestFloodIsFlat(t *testing.T) {
 func FuzzSession(f *testing.F) {
 	f.Add([]byte(script + "QUIT\r\n"))
 	f.Add([]byte("EHLO x\r\nMAIL FROM:<>\r\nRCPT TO:<a>\r\nDATA\r\n\r\n.\r\n.\r\n"))
+	f.Add([]byte("EHLO x\r\nMAIL FROM:<>\r\nRCPT TO:<a>\r\nBDAT 5\r\nA: b\rBDAT 4\r\n\n.\r\nBDAT 0 LAST\r\nBDAT 3\r\nNOOP\r\n"))
+	f.Add([]byte("EHLO x\r\nBDAT 99999999999999999999\r\nBDAT 3 last\r\n\r\n\r\nMAIL FROM:<a@b> BODY=BINARYMIME\r\n"))
 	f.Add([]byte("HELO [::1]\r\nNOOP\nRSET\r\r\n\x00\r\nSTARTTLS\r\nAUTH PLAIN\r\n"))
 	f.Fuzz(func(t *testing.T, input []byte) { throwAt(t, newRig(t), input) })
 }
@@ -347,7 +349,7 @@ func TestQuiet(t *testing.T) {
 		nc.Close()
 		<-r.mem.done
 	}
-	for range quietSweeps + 1 {
+	for len(calls) == 0 { // the last session may not be counted yet
 		pass()
 	}
 	<-calls

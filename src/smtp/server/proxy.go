@@ -10,7 +10,6 @@ import (
 // client; what stands behind the header stays for the session. It is false when
 // there is none: then nothing is said, for who is there speaks no SMTP.
 func (s *Session) proxied() bool {
-	s.extend(proxyTime)
 	h, err := s.proxyHeader()
 	if err != nil {
 		s.srv.log.SMTPProxyRefused(s.ID, s.Address(), err)

@@ -23,6 +23,7 @@ var (
 	tooManyMails   = smtp.Fail(452, 5, 3, "Too many recipients: Too many messages sent")
 	tooManyRcpts   = smtp.Fail(451, 5, 3, "Too many recipients: Too many recipients")
 	noRecipient    = smtp.Fail(503, 5, 4, "Invalid command arguments: No recipient specified")
+	badChunk       = smtp.Fail(501, 5, 4, "Invalid command arguments: BDAT requires a size and may have LAST").Closing()
 	noWiz          = smtp.Fail(500, 5, 1, "Invalid command: this feature is not supported yet ;-)")
 
 	// Of AUTH. That of a wrong password has no enhanced code: watchers of logs
@@ -47,7 +48,7 @@ var (
 	enterMail    = smtp.Reply{Code: 354, Text: `Enter mail, end with "." on a line by itself`}
 	bye          = smtp.OK(221, 0, 0, "Bye").Closing()
 	helpText     = smtp.Reply{Code: 214, Enhanced: [3]uint16{2, 0, 0}, Before: []string{"This is " + Software,
-		"HELO EHLO MAIL RCPT DATA RSET NOOP VRFY HELP QUIT"}, Text: "End of HELP info"}
+		"HELO EHLO MAIL RCPT DATA BDAT RSET NOOP VRFY HELP QUIT"}, Text: "End of HELP info"}
 
 	commandTooLong = smtp.Fail(500, 5, 2, "Syntax error: Command line too long")
 	lineTooLong    = smtp.Fail(500, 0, 0, "Line too long").Closing()

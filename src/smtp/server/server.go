@@ -86,6 +86,9 @@ func New(c Config) *Server {
 func (v *Server) Serve(nc net.Conn, l *Listener, c Client) bool {
 	s := &Session{ID: mail.SessionID(v.newID()), Listener: l, Client: c, Hostname: l.Hostname, srv: v}
 	s.in.init(nc, v.pools, s)
+	if s.extend(idleTime); l.Proxy {
+		s.extend(proxyTime)
+	}
 	v.mu.Lock()
 	if v.stopping.Load() {
 		v.mu.Unlock()

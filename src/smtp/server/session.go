@@ -44,6 +44,7 @@ type Session struct {
 	command  string // the line being answered, for the log
 	reason   string // why it ended, for the log
 	reading  bool   // a body is coming in
+	chunk    *chunk // is coming in; nil: none
 	badInput bool   // what is being answered is no command
 	hungUp   bool   // a reply was the last
 	securing bool   // the reply to STARTTLS is being written
@@ -141,6 +142,8 @@ func (s *Session) serve() {
 			err = s.readBody()
 		case s.securing:
 			err = s.secure()
+		case s.chunk != nil:
+			err = s.readChunk()
 		default:
 			err = s.readCommand()
 		}
@@ -213,6 +216,13 @@ func (s *Session) run(line string) {
 	if row != nil && row.flags&last != 0 && r.Refused() && len(s.in.unread()) > 0 {
 		r.Close = true
 	}
+	if r.Code != 0 { // otherwise there is more to come first
+		s.answer(row, r)
+	}
+}
+
+// answer replies to a command, late where the client errs too often.
+func (s *Session) answer(row *row, r smtp.Reply) {
 	s.slow(row, r)
 	s.say(row, r)
 }
@@ -261,8 +271,7 @@ func (s *Session) slow(row *row, r smtp.Reply) {
 // refuse answers input that is no command.
 func (s *Session) refuse(r smtp.Reply) {
 	s.badInput = true
-	s.slow(nil, r)
-	s.say(nil, r)
+	s.answer(nil, r)
 	s.badInput = false
 }
 

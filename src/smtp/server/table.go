@@ -42,6 +42,7 @@ var commands = [...]row{
 	{"MAIL FROM", PhaseMailFrom, needHelo | noTx, (*Session).checkMail, (*Session).mail},
 	{"RCPT TO", PhaseRcptTo, needTx, (*Session).checkRcpt, (*Session).rcpt},
 	{"DATA", PhaseData, noArg | needTx | last, (*Session).checkData, (*Session).data},
+	{"BDAT", NoPhase, 0, nil, (*Session).bdat},
 	{"RSET", PhaseRset, noArg | needHelo, nil, (*Session).rset},
 	{"QUIT", PhaseQuit, noArg, nil, (*Session).quit},
 	{"NOOP", PhaseNoop, 0, nil, (*Session).noop},
