@@ -79,6 +79,10 @@ func (r *Report) full() bool {
 	return r.Type == envelope.BounceFailed && r.Envelopes[0].DSNRet == envelope.ReturnFull
 }
 
+// global tells whether the report may hold what is beyond ASCII, as the message
+// did (RFC 6533): then whoever gets it can take that.
+func (r *Report) global() bool { return r.Envelopes[0].Flags&envelope.SMTPUTF8 != 0 }
+
 // Text is a finished report. Lines end in LF, as those of a message in the
 // queue do.
 type Text struct {
@@ -131,16 +135,18 @@ func (r *Report) Compose(original io.ReaderAt, size int64) (*Text, error) {
 	boundary := fmt.Sprintf("%016x", r.Nonce)
 	notice := r.notice(original != nil)
 	var b bytes.Buffer
-	r.header(&b, boundary, o, !ascii(notice) || o.eightBit)
+	r.header(&b, boundary, o, !ascii(notice) || o.eightBit || r.global())
 	part(&b, boundary, "Notification", notice.contentType())
 	b.Write(notice)
-	part(&b, boundary, "Delivery report", "Content-Type: message/delivery-status\n")
-	r.status(&b)
+	r.statusPart(&b, boundary)
 	t := &Text{tail: []byte("\n--" + boundary + "--\n")}
 	if original != nil {
 		what, kind := "Message headers", "text/rfc822-headers"
 		if r.full() {
 			what, kind = "Undelivered message", "message/rfc822"
+		}
+		if r.global() {
+			kind = map[bool]string{false: "message/global-headers", true: "message/global"}[r.full()]
 		}
 		part(&b, boundary, what, "Content-Type: "+kind+"\n"+encoding(o.eightBit))
 		t.part = io.NewSectionReader(original, 0, o.part)

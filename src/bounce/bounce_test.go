@@ -90,7 +90,12 @@ func TestGolden(t *testing.T) {
 			e.DSNRet = envelope.ReturnHeaders
 		})), strings.Replace(original, "Zeile zwei", "Grüße", 1)},
 		"not-ascii": {report(envelope.BounceFailed, failed("jürgen@bücher.example", "550 5.1.1 Benutzer „jürgen“ unbekannt", 11)), original},
-		"damaged":   {report(envelope.BounceFailed, failed("bob@example.net", "550 no", 0)), ""},
+		"global": {report(envelope.BounceFailed, with(failed("jürgen@bücher.example", "550 5.1.1 Benutzer „jürgen“ unbekannt", 11), func(e *envelope.Envelope) {
+			e.Flags |= envelope.SMTPUTF8
+			e.Sender = addr.Address{Local: "алиса", Domain: "пример.example"}
+			e.DSNORcpt = `utf-8;j\x{FC}rgen@b\x{FC}cher.example`
+		})), strings.Replace(original, "Subject: ", "Subject: Grüße ", 1)},
+		"damaged": {report(envelope.BounceFailed, failed("bob@example.net", "550 no", 0)), ""},
 		"injection": {report(envelope.BounceFailed, with(failed("bob@example.net", "550 x\r\nBcc: all@example.com\r\n\r\n--1122334455667788\r\n", 0), func(e *envelope.Envelope) {
 			e.Sender = addr.Address{Local: "a>\r\nX: y", Domain: "example.org\nZ: z"}
 			e.Dest = addr.Address{Local: "b\r\n\r\nX", Domain: "example.net\x00"}
@@ -184,7 +189,7 @@ func parse(t testing.TB, b []byte) [][]byte {
 		kind, _, _ := mime.ParseMediaType(p.Header.Get("Content-Type"))
 		kinds = append(kinds, kind)
 	}
-	if len(parts) < 2 || len(parts) > 3 || kinds[0] != "text/plain" || kinds[1] != "message/delivery-status" {
+	if len(parts) < 2 || len(parts) > 3 || kinds[0] != "text/plain" || kinds[1] != "message/delivery-status" && kinds[1] != "message/global-delivery-status" {
 		t.Fatalf("parts %v in\n%s", kinds, b)
 	}
 	checkStatus(t, parts[1])

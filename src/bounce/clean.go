@@ -2,6 +2,7 @@ package bounce
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -67,6 +68,27 @@ func plain(s string) string {
 		}
 	}
 	return line(b.String(), maxReason)
+}
+
+// unescape is the inverse of plain. What is no escape stays as it is.
+func unescape(s string) string {
+	var b strings.Builder
+	for {
+		before, rest, found := strings.Cut(s, `\x{`)
+		digits, after, closed := strings.Cut(rest, "}")
+		b.WriteString(before)
+		if !found {
+			return b.String()
+		}
+		n, err := strconv.ParseUint(digits, 16, 21)
+		if r := rune(n); !closed || err != nil || !utf8.ValidRune(r) {
+			b.WriteString(`\x{`)
+			s = rest
+			continue
+		}
+		b.WriteRune(rune(n))
+		s = after
+	}
 }
 
 func ascii(b []byte) bool {

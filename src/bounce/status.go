@@ -8,6 +8,24 @@ import (
 	"opensmtpd/src/queue/envelope"
 )
 
+// statusPart writes the part for programs.
+func (r *Report) statusPart(b *bytes.Buffer, boundary string) {
+	fields := "Content-Type: message/delivery-status\n"
+	if r.global() {
+		fields = "Content-Type: message/global-delivery-status\n" + encoding(true)
+	}
+	part(b, boundary, "Delivery report", fields)
+	r.status(b)
+}
+
+// text writes what may be beyond ASCII as it is where that can be.
+func (r *Report) text(s string) string {
+	if r.global() {
+		return s
+	}
+	return plain(s)
+}
+
 // status writes the body of the message/delivery-status part: a block of fields
 // for the message and one for each recipient (RFC 3464 section 2.1).
 func (r *Report) status(b *bytes.Buffer) {
@@ -29,14 +47,14 @@ func (r *Report) recipientStatus(b *bytes.Buffer, e *envelope.Envelope) {
 	if kind, who, ok := strings.Cut(e.DSNORcpt, ";"); ok {
 		kind, who = line(kind, 32), line(unxtext(who), maxAddress)
 		if who != "" && atom(kind) {
-			field(b, "Original-Recipient", kind+"; "+plain(who))
+			field(b, "Original-Recipient", kind+"; "+r.original(kind, who))
 		}
 	}
 	dest := line(e.Dest.SMTP(), maxAddress)
 	if ascii([]byte(dest)) {
 		field(b, "Final-Recipient", "rfc822; "+dest)
 	} else {
-		field(b, "Final-Recipient", "utf-8; "+plain(dest))
+		field(b, "Final-Recipient", "utf-8; "+r.text(dest))
 	}
 	field(b, "Action", r.action())
 	field(b, "Status", r.code(e))
@@ -46,7 +64,7 @@ func (r *Report) recipientStatus(b *bytes.Buffer, e *envelope.Envelope) {
 		if len(why) >= 3 && digits(why[:3]) && (why[0] == '4' || why[0] == '5') {
 			kind = "smtp; "
 		}
-		field(b, "Diagnostic-Code", kind+plain(why))
+		field(b, "Diagnostic-Code", kind+r.text(why))
 	}
 	if !e.LastTry.IsZero() {
 		field(b, "Last-Attempt-Date", e.LastTry.In(r.Date.Location()).Format(dateFormat))
@@ -54,6 +72,15 @@ func (r *Report) recipientStatus(b *bytes.Buffer, e *envelope.Envelope) {
 	if r.Type == envelope.BounceDelayed {
 		field(b, "Will-Retry-Until", e.Created.Add(e.TTL).In(r.Date.Location()).Format(dateFormat))
 	}
+}
+
+// original is the address that the sender meant. One of type utf-8 has what is
+// beyond ASCII as "\x{…}" where it had to be ASCII (RFC 6533 section 3).
+func (r *Report) original(kind, who string) string {
+	if r.global() && strings.EqualFold(kind, "utf-8") {
+		return line(unescape(who), maxAddress)
+	}
+	return r.text(who)
 }
 
 // code is the status of RFC 3463. The class follows from the report; subject

@@ -262,7 +262,7 @@ func TestUnfit(t *testing.T) {
 		t.Error(got)
 	}
 	w.rested(t)
-	if got := outcomes(w.send(w.task("bü@far.example"))); got != "permanent 5.6.7 peer does not take addresses beyond ASCII\n" {
+	if got := outcomes(w.send(w.task("bü@far.example"))); got != "permanent 5.6.7 peer does not offer SMTPUTF8, which the message needs\n" {
 		t.Error(got)
 	}
 	w.rested(t)

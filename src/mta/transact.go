@@ -12,6 +12,7 @@ import (
 	"opensmtpd/src/mlog"
 	"opensmtpd/src/mta/client"
 	"opensmtpd/src/privsep/msg"
+	"opensmtpd/src/queue/envelope"
 )
 
 // deliver sends one message and reports what became of it. It is false when the
@@ -138,7 +139,19 @@ func (s *session) transaction(t *task, b message) client.Transaction {
 		tr.Rcpts[i] = client.Rcpt{To: e.Dest.SMTP(), Notify: e.DSNNotify, ORcpt: e.DSNORcpt}
 		tr.UTF8 = tr.UTF8 || !ascii([]byte(tr.Rcpts[i].To))
 	}
+	if e.Flags&envelope.SMTPUTF8 != 0 && !tr.UTF8 {
+		// Without need a server that lacks it is none the less good.
+		tr.UTF8 = s.conn.Ext().UTF8 || !ascii(header(b.first))
+	}
 	return tr
+}
+
+// header is the header of a message, with the empty line behind it.
+func header(b []byte) []byte {
+	if i := bytes.Index(b, []byte("\n\n")); i >= 0 {
+		return b[:i+2]
+	}
+	return b
 }
 
 // ascii tells whether no byte is above 127.
@@ -165,7 +178,7 @@ func (s *session) unfit(t *task, tr *client.Transaction) *mailerr.Error {
 	case ext.MaxSize > 0 && t.Size > uint64(ext.MaxSize):
 		return mailerr.Permanent(552, 3, 4, "message too large for peer", nil)
 	case tr.UTF8 && !ext.UTF8:
-		return mailerr.Permanent(553, 6, 7, "peer does not take addresses beyond ASCII", nil)
+		return mailerr.Permanent(553, 6, 7, "peer does not offer SMTPUTF8, which the message needs", nil)
 	}
 	return nil
 }

@@ -33,11 +33,12 @@ func (s *Store) Envelope(id mail.EnvelopeID) (envelope.Envelope, error) {
 				return env, nil
 			}
 		}
-		at, uid := e.at, e.LocalUID
+		at, uid, flags := e.at, e.LocalUID, e.Flags&envelope.OursAlone
 		s.mu.Unlock()
 		var env envelope.Envelope
 		if env, err = s.readEnvelope(id, at); err == nil {
-			env.LocalUID = uid // a file does not hold it
+			env.LocalUID = uid // a file does not hold it, nor these
+			env.Flags |= flags
 			return env, nil
 		}
 	}

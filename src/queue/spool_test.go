@@ -13,6 +13,7 @@ import (
 	"opensmtpd/src/mail"
 	"opensmtpd/src/mlog"
 	"opensmtpd/src/queue/disk"
+	"opensmtpd/src/queue/envelope"
 	"opensmtpd/src/queue/spool"
 )
 
@@ -183,11 +184,12 @@ func verify(t testing.TB, s *Store) {
 }
 
 // A message made into files keeps what their format does not hold.
-func TestSpooledKeepsLocalUID(t *testing.T) {
+func TestSpooledKeepsWhatIsOurs(t *testing.T) {
 	s := mustOpen(t, disk.NewSim(), testOptions(1))
 	id := reserve(t, s)
 	envs := testEnvelopes(id, 1)
 	envs[0].LocalUID = 1000
+	envs[0].Flags |= envelope.OursAlone
 	if err := s.Commit(context.Background(), Message{ID: id, Inline: []byte("x")}, envs); err != nil {
 		t.Fatal(err)
 	}
@@ -202,7 +204,7 @@ func TestSpooledKeepsLocalUID(t *testing.T) {
 		t.Fatal(err)
 	}
 	s = mustOpen(t, fs, testOptions(2))
-	if e, err := s.Envelope(envs[0].ID); err != nil || e.LocalUID != 1000 {
+	if e, err := s.Envelope(envs[0].ID); err != nil || e.LocalUID != 1000 || e.Flags&envelope.OursAlone != envelope.OursAlone {
 		t.Errorf("%+v, %v", e, err)
 	}
 	if err := s.Close(); err != nil {

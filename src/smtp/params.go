@@ -35,6 +35,7 @@ const (
 	ExtSize Extension = 1 << iota
 	Ext8BitMIME
 	ExtDSN
+	ExtUTF8
 )
 
 // Mail is the argument of MAIL FROM.
@@ -45,6 +46,7 @@ type Mail struct {
 	Return envelope.Return
 	EnvID  string // xtext as given
 	Auth   string // xtext as given (RFC 4954 section 5)
+	UTF8   bool   // RFC 6531 section 3.4
 }
 
 // Rcpt is the argument of RCPT TO.
@@ -59,21 +61,23 @@ type param[T any] struct {
 	name string
 	ext  Extension // zero: always taken
 	set  func(*T, string) *mailerr.Error
+	bare bool // it has no value
 }
 
 // AUTH is taken whether announced or not: clients that relay for others send it
 // regardless, and OpenSMTPD lets it pass.
 var mailParams = []param[Mail]{
-	{"SIZE", ExtSize, setSize},
-	{"BODY", Ext8BitMIME, setBody},
-	{"AUTH", 0, setAuth},
-	{"RET", ExtDSN, setReturn},
-	{"ENVID", ExtDSN, setEnvID},
+	{name: "SIZE", ext: ExtSize, set: setSize},
+	{name: "BODY", ext: Ext8BitMIME, set: setBody},
+	{name: "AUTH", set: setAuth},
+	{name: "RET", ext: ExtDSN, set: setReturn},
+	{name: "ENVID", ext: ExtDSN, set: setEnvID},
+	{name: "SMTPUTF8", ext: ExtUTF8, bare: true, set: setUTF8},
 }
 
 var rcptParams = []param[Rcpt]{
-	{"NOTIFY", ExtDSN, setNotify},
-	{"ORCPT", ExtDSN, setORcpt},
+	{name: "NOTIFY", ext: ExtDSN, set: setNotify},
+	{name: "ORCPT", ext: ExtDSN, set: setORcpt},
 }
 
 // ParseMail reads the argument of MAIL FROM. A sender without a domain is
@@ -86,11 +90,22 @@ func ParseMail(arg, domain string, ext Extension) (Mail, *mailerr.Error) {
 		return m, mailerr.Permanent(553, 1, 0, "Sender address syntax error", nil)
 	}
 	m.From = from
-	return m, parse(&m, mailParams, rest, ext)
+	if err := parse(&m, mailParams, rest, ext); err != nil {
+		return m, err
+	}
+	if !m.UTF8 && !from.ASCII() {
+		return m, needsUTF8("sender")
+	}
+	return m, nil
+}
+
+// needsUTF8 refuses an address beyond ASCII (RFC 6531 section 3.5).
+func needsUTF8(whose string) *mailerr.Error {
+	return mailerr.Permanent(553, 6, 7, "Non-ASCII "+whose+" address not permitted without SMTPUTF8", nil)
 }
 
 // ParseRcpt reads the argument of RCPT TO, completing a path without a domain
-// like ParseMail.
+// like ParseMail. Of ext, ExtUTF8 tells that the message is one of SMTPUTF8.
 func ParseRcpt(arg, domain string, ext Extension) (Rcpt, *mailerr.Error) {
 	var r Rcpt
 	to, rest, ok := parsePath(arg, domain)
@@ -98,13 +113,19 @@ func ParseRcpt(arg, domain string, ext Extension) (Rcpt, *mailerr.Error) {
 		return r, mailerr.Permanent(501, 1, 3, "Recipient address syntax error", nil)
 	}
 	r.To = to
-	return r, parse(&r, rcptParams, rest, ext)
+	if err := parse(&r, rcptParams, rest, ext); err != nil {
+		return r, err
+	}
+	if ext&ExtUTF8 == 0 && (!to.ASCII() || !addr.ASCII(r.ORcpt)) {
+		return r, needsUTF8("recipient")
+	}
+	return r, nil
 }
 
 // parsePath reads the path and checks that a space or nothing follows it.
 func parsePath(arg, domain string) (addr.Address, string, bool) {
 	a, rest, err := addr.ParsePath(arg)
-	if err != nil && !errors.Is(err, addr.ErrNoDomain) {
+	if err != nil && !errors.Is(err, addr.ErrNoDomain) && !errors.Is(err, addr.ErrUTF8) {
 		return addr.Address{}, "", false
 	}
 	if rest != "" && rest[0] != ' ' {
@@ -129,7 +150,7 @@ func parse[T any](into *T, table []param[T], s string, ext Extension) *mailerr.E
 		if i < 0 {
 			return mailerr.Permanent(555, 5, 4, "Invalid command arguments: Unsupported option "+echo(word), nil)
 		}
-		if !has || seen&(1<<i) != 0 {
+		if has == table[i].bare || seen&(1<<i) != 0 {
 			return badValue(name)
 		}
 		seen |= 1 << i
@@ -214,6 +235,11 @@ func setEnvID(m *Mail, v string) *mailerr.Error {
 	return nil
 }
 
+func setUTF8(m *Mail, _ string) *mailerr.Error {
+	m.UTF8 = true
+	return nil
+}
+
 // setNotify reads NEVER, or a list of the others (RFC 3461 section 4.1).
 func setNotify(r *Rcpt, v string) *mailerr.Error {
 	for word := range strings.SplitSeq(v, ",") {
@@ -236,10 +262,12 @@ func setNotify(r *Rcpt, v string) *mailerr.Error {
 	return nil
 }
 
-// setORcpt reads addr-type ";" xtext, the type an atom (RFC 3461 section 4.2).
+// setORcpt reads addr-type ";" xtext, the type an atom (RFC 3461 section 4.2); of
+// type utf-8 the address may stand as it is (RFC 6533 section 3).
 func setORcpt(r *Rcpt, v string) *mailerr.Error {
 	kind, text, found := strings.Cut(v, ";")
-	if !found || len(v) > maxORcpt || !atom(kind) || text == "" || !ValidXtext(text) {
+	valid := ValidXtext(text) || EqualFold(kind, "utf-8") && validUnitext(text)
+	if !found || len(v) > maxORcpt || !atom(kind) || text == "" || !valid {
 		return mailerr.Permanent(553, 5, 4, "ORCPT address syntax error", nil)
 	}
 	r.ORcpt = v

@@ -9,7 +9,7 @@ import (
 	"opensmtpd/src/queue/envelope"
 )
 
-const all = ExtSize | Ext8BitMIME | ExtDSN
+const all = ExtSize | Ext8BitMIME | ExtDSN | ExtUTF8
 
 func TestParseCommand(t *testing.T) {
 	for _, tc := range []struct{ in, verb, arg string }{
@@ -78,6 +78,12 @@ func TestParseMail(t *testing.T) {
 		{"<> SIZE", Mail{}, "501 5.5.4"},
 		{"<> SIZE=1 SIZE=2", Mail{}, "501 5.5.4"},
 		{"<> BODY=BINARYMIME", Mail{}, "555 5.5.4 Invalid command arguments: Unsupported option BODY=BINARYMIME"},
+		{"<jürgen@bücher.example> SMTPUTF8", Mail{From: addr.Address{Local: "jürgen", Domain: "bücher.example"}, UTF8: true}, ""},
+		{"<a@b.example> smtputf8 SIZE=1", Mail{From: addr.Address{Local: "a", Domain: "b.example"}, Size: 1, UTF8: true}, ""},
+		{"<jürgen@b.example>", Mail{}, "553 5.6.7 Non-ASCII sender address not permitted without SMTPUTF8"},
+		{"<a@bücher.example> SIZE=1", Mail{}, "553 5.6.7"},
+		{"<> SMTPUTF8=1", Mail{}, "501 5.5.4"},
+		{"<> SMTPUTF8 SMTPUTF8", Mail{}, "501 5.5.4"},
 		{"<> AUTH=<>", Mail{Auth: "<>"}, ""},
 		{"<> AUTH=", Mail{}, "501"},
 		{"<> AUTH=e+3Dmc2@example.com", Mail{Auth: "e+3Dmc2@example.com"}, ""},

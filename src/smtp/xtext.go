@@ -1,6 +1,9 @@
 package smtp
 
-import "strings"
+import (
+	"strings"
+	"unicode/utf8"
+)
 
 // ValidXtext tells whether s is xtext (RFC 3461 section 4): printable ASCII
 // without space and '=', with '+' only before two upper-case hexadecimal digits.
@@ -17,6 +20,17 @@ func ValidXtext(s string) bool {
 		}
 	}
 	return true
+}
+
+// validUnitext tells whether s is utf-8-addr-unitext (RFC 6533 section 3): xtext's
+// characters without '+' and '\\', and everything beyond ASCII.
+func validUnitext(s string) bool {
+	for i := 0; i < len(s); i++ {
+		if c := s[i]; c < '!' || c == 0x7f || c == '=' || c == '+' || c == '\\' {
+			return false
+		}
+	}
+	return utf8.ValidString(s)
 }
 
 // DecodeXtext returns what s stands for, or false when s is not xtext.

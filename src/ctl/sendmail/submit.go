@@ -93,7 +93,11 @@ func dialogue(w *wire, make func(host string) (envelope, identity), m *message) 
 		return err
 	}
 	env, id := make(w.serverName())
-	if err := c.Mail(env.from, &smtp.MailOptions{Return: env.ret, EnvelopeID: env.envid}); err != nil {
+	opts := smtp.MailOptions{Return: env.ret, EnvelopeID: env.envid}
+	if offered, _ := c.Extension("SMTPUTF8"); offered {
+		opts.UTF8 = env.utf8()
+	}
+	if err := c.Mail(env.from, &opts); err != nil {
 		return err
 	}
 	for _, to := range env.rcpts {
@@ -158,4 +162,10 @@ func explain(err error) string {
 		text += " <" + rcpt.to + ">"
 	}
 	return text
+}
+
+// utf8 tells whether an address is beyond ASCII.
+func (e *envelope) utf8() bool {
+	all := e.from + strings.Join(e.rcpts, "")
+	return strings.IndexFunc(all, func(r rune) bool { return r >= 0x80 }) >= 0
 }

@@ -1,6 +1,7 @@
 package aliases
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
@@ -72,7 +73,7 @@ func fileValue(s string) (Value, bool) {
 // where they should not be.
 func addressValue(s string) (Value, bool) {
 	a, err := addr.Parse(s)
-	if err == nil {
+	if err == nil || errors.Is(err, addr.ErrUTF8) {
 		return Value{Kind: Address, Addr: a}, true
 	}
 	local, domain, found := strings.Cut(s, "@")

@@ -93,8 +93,9 @@ func (x *Exchanger) Find(ctx context.Context, domain string, host bool) ([]MX, t
 	if a, ok := literal(domain); ok {
 		return []MX{{Name: domain, Addrs: []netip.Addr{a}}}, maxTTL, nil
 	}
-	name := strings.TrimSuffix(addr.Lower(domain), ".")
-	if !validName(name) {
+	ascii, ok := addr.ASCIIDomain(domain)
+	name := strings.TrimSuffix(addr.Lower(ascii), ".")
+	if !ok || !validName(name) {
 		return nil, noTTL, ErrBadName
 	}
 	key := mxKey{name, host}

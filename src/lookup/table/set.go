@@ -5,6 +5,7 @@ import (
 	"sync"
 
 	"opensmtpd/src/conf"
+	"opensmtpd/src/mail/addr"
 )
 
 // set is the content of a static or file table, never changed once made. The
@@ -71,8 +72,28 @@ func (s *set) build() {
 }
 
 // visit calls yield for each entry that matches key under service, the best
-// first, until yield returns false.
+// first, until yield returns false. A domain that has two forms is looked for as
+// it was given, and then in the other.
 func (s *set) visit(service Service, key, delim string, yield func(int) bool) {
+	other := ""
+	if service == Domain || service == MailAddr || service == Alias {
+		other = addr.OtherForm(key)
+	}
+	if other == "" {
+		s.visitForm(service, key, delim, yield)
+		return
+	}
+	more := true
+	s.visitForm(service, key, delim, func(i int) bool {
+		more = yield(i)
+		return more
+	})
+	if more {
+		s.visitForm(service, other, delim, yield)
+	}
+}
+
+func (s *set) visitForm(service Service, key, delim string, yield func(int) bool) {
 	switch service {
 	case Domain:
 		s.visitDomain(key, yield)

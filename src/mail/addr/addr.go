@@ -5,8 +5,8 @@
 //	route      = "@" domain *( "," "@" domain ) ":"      accepted and dropped
 //	mailbox    = ( dot-string | quoted-string ) "@" ( domain | literal )
 //
-// Non-ASCII addresses (RFC 6531) are recognised and refused with ErrUTF8, so
-// that SMTPUTF8 can be added where that error is looked at.
+// An address beyond ASCII (RFC 6531) comes with ErrUTF8: it is well formed, and
+// for those who may take it.
 package addr
 
 import "strings"

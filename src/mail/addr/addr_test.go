@@ -4,6 +4,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"pgregory.net/rapid"
 )
@@ -40,8 +41,19 @@ func TestParsePath(t *testing.T) {
 		{"<" + l256 + "@d>", Address{}, "", ErrLong},
 		{"<a@" + d255 + "d>", Address{}, "", ErrLong},
 		{"<a@" + label + "d>", Address{}, "", ErrSyntax},
-		{"<jürgen@example.org>", Address{}, "", ErrUTF8},
-		{"<a@bücher.example>", Address{}, "", ErrUTF8},
+		{"<jürgen@example.org>", Address{"jürgen", "example.org"}, "", ErrUTF8},
+		{"<a@bücher.example> X", Address{"a", "bücher.example"}, " X", ErrUTF8},
+		{"<a@Bücher.Example>", Address{"a", "Bücher.Example"}, "", ErrUTF8},
+		{"<\"j ü\"@example.org>", Address{"j ü", "example.org"}, "", ErrUTF8},
+		{"<用户@例子.example>", Address{"用户", "例子.example"}, "", ErrUTF8},
+		{"<jürgen>", Address{Local: "jürgen"}, "", ErrNoDomain},
+		{"<@bücher.example:a@b>", Address{}, "", ErrSyntax},
+		{"<a@ｅxample.org>", Address{}, "", ErrSyntax},          // full width: IDNA maps it to e
+		{"<a@bu\u0308cher.example>", Address{}, "", ErrSyntax}, // not composed
+		{"<a@ü..example>", Address{}, "", ErrSyntax},
+		{"<a@-ü.example>", Address{}, "", ErrSyntax},
+		{"<a@ü\u200b.example>", Address{}, "", ErrSyntax},
+		{"<j\xfcrgen@example.org>", Address{}, "", ErrSyntax},
 		{"<a\xff@b>", Address{}, "", ErrSyntax},
 		{"<a@b\x80>", Address{}, "", ErrSyntax},
 		{"", Address{}, "", ErrSyntax},
@@ -208,17 +220,22 @@ func TestGlobIsItsDefinition(t *testing.T) {
 
 func FuzzParsePath(f *testing.F) {
 	for _, s := range []string{
-		"<>", "<a@b>", `<"a b\""@c> X`, "<@a,@b:c@d>", "<a@[IPv6:::1]>", "<postmaster>", "<;sleep 66;>", "<ü@ü>", "<\"", "<@:", "<a@b", "<\"\\",
+		"<>", "<a@b>", `<"a b\""@c> X`, "<@a,@b:c@d>", "<a@[IPv6:::1]>", "<postmaster>", "<;sleep 66;>", "<ü@ü>", "<a@xn--bcher-kva.example>", "<\"", "<@:", "<a@b", "<\"\\",
 	} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
 		a, rest, err := ParsePath(s)
 		if err != nil {
-			if !errors.Is(err, ErrNoDomain) && !a.IsZero() {
+			if !errors.Is(err, ErrNoDomain) && !errors.Is(err, ErrUTF8) && !a.IsZero() {
 				t.Fatalf("%q: %v with %#v", s, err, a)
 			}
-			return
+			if !errors.Is(err, ErrUTF8) {
+				return
+			}
+		}
+		if errors.Is(err, ErrUTF8) == a.ASCII() || !utf8.ValidString(a.String()) {
+			t.Fatalf("%q: %v with %#v", s, err, a)
 		}
 		if !strings.HasSuffix(s, ">"+rest) {
 			t.Fatalf("%q: rest %q is not behind '>'", s, rest)
@@ -230,11 +247,48 @@ func FuzzParsePath(f *testing.F) {
 			t.Fatalf("%q: a domain without a local part", s)
 		}
 		again, _, err := ParsePath("<" + a.SMTP() + ">")
-		if err != nil || again != a {
+		if err != nil && !errors.Is(err, ErrUTF8) || again != a {
 			t.Fatalf("%q gives %#v, printed %q, read again %#v, %v", s, a, a.SMTP(), again, err)
 		}
 		if cut := Cut(a.String()); a.Domain != "" && cut != a {
 			t.Fatalf("Cut(%q) = %#v, want %#v", a.String(), cut, a)
+		}
+	})
+}
+
+func TestForms(t *testing.T) {
+	for _, tc := range []struct{ in, other string }{
+		{"bücher.example", "xn--bcher-kva.example"},
+		{"xn--bcher-kva.example", "bücher.example"},
+		{"XN--BCHER-KVA.Example", "bücher.example"},
+		{"a@bücher.example", "a@xn--bcher-kva.example"},
+		{"Ä+x@xn--bcher-kva.example", "Ä+x@bücher.example"},
+		{"jürgen@example.org", ""},
+		{"example.org", ""},
+		{"a@example.org", ""},
+		{"", ""},
+		{"@", ""},
+		{"xn--.example", ""},
+		{"ü\xff.example", ""},
+	} {
+		if got := OtherForm(tc.in); got != tc.other {
+			t.Errorf("%q: %q, want %q", tc.in, got, tc.other)
+		}
+	}
+}
+
+// FuzzOtherForm holds that the two forms of a domain lead to each other.
+func FuzzOtherForm(f *testing.F) {
+	for _, s := range []string{"bücher.example", "xn--bcher-kva.example", "a@例子.example", "xn--a", "xn--zca.example", "ß.example", "\u200d.x"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		other := OtherForm(s)
+		if other == "" {
+			return
+		}
+		if back := OtherForm(other); Lower(back[strings.LastIndexByte(back, '@')+1:]) != Lower(s[strings.LastIndexByte(s, '@')+1:]) {
+			t.Errorf("%q, %q, %q", s, other, back)
 		}
 	})
 }

@@ -57,10 +57,11 @@ func ParsePath(s string) (a Address, rest string, err error) {
 
 // Parse reads a mailbox without angle brackets: local@domain, local@[literal].
 // Without '@' it is ErrNoDomain, with the local part in the Address when that is
-// well formed.
+// well formed. With ErrUTF8 the Address is whole.
 func Parse(s string) (Address, error) {
-	if err := ascii(s); err != nil {
-		return Address{}, err
+	utf8 := ascii(s)
+	if utf8 != nil && utf8 != ErrUTF8 {
+		return Address{}, utf8
 	}
 	local, n, err := parseLocal(s)
 	if err != nil {
@@ -76,10 +77,10 @@ func Parse(s string) (Address, error) {
 		return Address{}, ErrSyntax
 	}
 	domain := s[n+1:]
-	if err := CheckDomain(domain); err != nil {
+	if err := CheckDomain(domain); err != nil && err != ErrUTF8 {
 		return Address{}, err
 	}
-	return Address{local, domain}, nil
+	return Address{local, domain}, utf8
 }
 
 // ascii refuses control characters and tells text that SMTPUTF8 would allow
@@ -124,7 +125,11 @@ func dropRoute(s string) (string, error) {
 		if i < 0 || s[0] != '@' {
 			return "", ErrSyntax
 		}
-		if err := CheckDomain(s[1:i]); err != nil {
+		switch err := CheckDomain(s[1:i]); err {
+		case nil:
+		case ErrUTF8: // nobody writes such a route, and it would say nothing
+			return "", ErrSyntax
+		default:
 			return "", err
 		}
 		more = s[i] == ','
@@ -190,9 +195,9 @@ func dotString(s string) bool {
 	return !dot
 }
 
-// atext is RFC 5322 section 3.2.3.
+// atext is RFC 5322 section 3.2.3 and what RFC 6531 section 3.3 adds.
 func atext(c byte) bool {
-	return alnum(c) || c > ' ' && c < 0x7f && strings.IndexByte("!#$%&'*+-/=?^_`{|}~", c) >= 0
+	return alnum(c) || c >= 0x80 || c > ' ' && c < 0x7f && strings.IndexByte("!#$%&'*+-/=?^_`{|}~", c) >= 0
 }
 
 func alnum(c byte) bool {
@@ -200,13 +205,20 @@ func alnum(c byte) bool {
 }
 
 // CheckDomain tells what is wrong with the domain of an address: nil for a host
-// name (underscores are let through, as they occur) or an address literal.
+// name (underscores are let through, as they occur) or an address literal,
+// ErrUTF8 for a name that is well formed and beyond ASCII.
 func CheckDomain(s string) error {
-	if err := ascii(s); err != nil {
-		return err
-	}
-	if len(s) > MaxDomain {
+	utf8 := ascii(s)
+	switch {
+	case utf8 != nil && utf8 != ErrUTF8:
+		return utf8
+	case len(s) > MaxDomain:
 		return ErrLong
+	case utf8 != nil:
+		if _, ok := ASCIIDomain(s); !ok {
+			return ErrSyntax
+		}
+		return utf8
 	}
 	if strings.HasPrefix(s, "[") {
 		if _, ok := Literal(s); !ok {

@@ -13,7 +13,7 @@ type Transaction struct {
 	From     string // address without brackets, "" for the null sender
 	Size     int64  // of the message as it will be sent, bytes; an estimate will do
 	EightBit bool   // it has bytes above 127
-	UTF8     bool   // an address has
+	UTF8     bool   // an address has, or a header field that needs SMTPUTF8
 	Return   envelope.Return
 	EnvID    string // xtext
 	Rcpts    []Rcpt

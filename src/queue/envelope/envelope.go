@@ -27,7 +27,14 @@ const (
 	Authenticated Flags = 1 << iota // the client had authenticated
 	IsBounce                        // "bounce": the message is itself a report
 	Internal                        // "internal": made by this machine
+
+	// Of the following OpenSMTPD knows nothing, and the text form has no word.
+
+	SMTPUTF8 // addresses or header fields may be beyond ASCII (RFC 6531)
 )
+
+// OursAlone are the flags that a file of the spool does not hold.
+const OursAlone = SMTPUTF8
 
 // Notify is the set of DSN conditions asked for (RFC 3461 section 4.1); zero
 // means that the sender did not say.

@@ -136,6 +136,9 @@ func (b *backend) Rcpt(ctx context.Context, s *server.Session, t *server.Transac
 	if s.Listener.Socket || s.User != "" {
 		m.Flags |= envelope.Authenticated // of a local client the kernel has told who it is
 	}
+	if t.Mail.UTF8 {
+		m.Flags |= envelope.SMTPUTF8
+	}
 	var got msg.Expanded
 	if err := b.lka.Call(ctx, &m, &got); err != nil {
 		// Nobody knows what queue has got or will get: the transaction is void,

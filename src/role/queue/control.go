@@ -304,6 +304,7 @@ func flagNames(e *envelope.Envelope, info runq.Info) []string {
 		{e.Flags&envelope.IsBounce != 0, "bounce"},
 		{e.Flags&envelope.Authenticated != 0, "auth"},
 		{e.Flags&envelope.Internal != 0, "internal"},
+		{e.Flags&envelope.SMTPUTF8 != 0, "smtputf8"},
 		{info.Suspended, "suspend"},
 		{info.Held, "hold"},
 	} {

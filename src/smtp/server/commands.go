@@ -34,6 +34,7 @@ func (s *Session) ehlo(arg string) smtp.Reply {
 		"ENHANCEDSTATUSCODES",
 		"PIPELINING",
 		"CHUNKING",
+		"SMTPUTF8",
 		"SIZE " + strconv.FormatInt(s.Listener.Settings.MaxSize, 10),
 		s.limits(),
 	}
@@ -78,7 +79,7 @@ func (s *Session) bracketed() string {
 // extensions is what EHLO announced. A client that said HELO may use them too:
 // some do.
 func (s *Session) extensions() smtp.Extension {
-	ext := smtp.ExtSize | smtp.Ext8BitMIME
+	ext := smtp.ExtSize | smtp.Ext8BitMIME | smtp.ExtUTF8
 	if !s.Listener.NoDSN {
 		ext |= smtp.ExtDSN
 	}
@@ -137,7 +138,11 @@ func (s *Session) checkRcpt(arg string) smtp.Reply {
 	case len(s.tx.Rcpts) >= s.Listener.Settings.MaxRcpt:
 		return tooManyRcpts
 	}
-	r, err := smtp.ParseRcpt(arg, s.Hostname, s.extensions())
+	ext := s.extensions()
+	if !s.tx.Mail.UTF8 {
+		ext &^= smtp.ExtUTF8
+	}
+	r, err := smtp.ParseRcpt(arg, s.Hostname, ext)
 	if err != nil {
 		return smtp.FromError(err)
 	}

@@ -86,7 +86,10 @@ func (s *Session) appendReceived(b []byte) []byte {
 // as authenticated.
 func (s *Session) protocol() string {
 	p := "SMTP"
-	if s.ESMTP {
+	switch {
+	case s.tx != nil && s.tx.Mail.UTF8: // RFC 6531 section 4.3
+		p = "UTF8SMTP"
+	case s.ESMTP:
 		p = "ESMTP"
 	}
 	if s.TLS != nil {
