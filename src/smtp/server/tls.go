@@ -48,7 +48,9 @@ func (s *Session) secure() error {
 	if err := s.in.flush(); err != nil {
 		return err
 	}
-	if len(s.in.unread()) > 0 {
+	// Behind a proxy's header the handshake may begin in the same segment.
+	first := s.Listener.Proxy && s.Listener.TLS.Immediate
+	if len(s.in.unread()) > 0 && !first {
 		return errTalkedBetween
 	}
 	st, err := s.in.secure(s.Listener.TLS.Config)

@@ -487,3 +487,32 @@ func FuzzTLSStart(f *testing.F) {
 		<-r.mem.done
 	})
 }
+
+// prefixed puts bytes before the first that are written, into the same segment.
+type prefixed struct {
+	net.Conn
+	before []byte
+}
+
+func (p *prefixed) Write(b []byte) (int, error) {
+	if p.before == nil {
+		return p.Conn.Write(b)
+	}
+	n, err := p.Conn.Write(append(p.before, b...))
+	n, p.before = max(n-len(p.before), 0), nil
+	return n, err
+}
+
+// TestProxiedSMTPS begins the handshake in the segment of a proxy's header.
+func TestProxiedSMTPS(t *testing.T) {
+	r, a := tlsRig(t, smtps)
+	r.ln.Proxy = true
+	header := "\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c\xc6\x33\x64\x07\xc0\x00\x02\x01\x30\x39\x00\x19"
+	nc := tls.Client(&prefixed{r.dial(t), []byte(header)}, a.Client("mx.example.com"))
+	c := talk(t, nc)
+	if err := nc.Handshake(); err != nil {
+		t.Fatal(err)
+	}
+	c.want("", "220 mx.example.com ESMTP OpenSMTPD")
+	c.want("HELO x", "250 mx.example.com Hello x [198.51.100.7], pleased to meet you")
+}

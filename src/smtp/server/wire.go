@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"crypto/tls"
 	"errors"
 	"io"
@@ -16,6 +17,7 @@ import (
 type wire struct {
 	c     *stream
 	wait  bool   // a handshake goes on: reads wait
+	early []byte // what had come before the handshake began
 	raw   []byte // what tryRead reads into
 	n     int
 	err   error
@@ -33,6 +35,11 @@ func (e notNowError) Temporary() bool { return true }
 
 // Read implements net.Conn.
 func (w *wire) Read(b []byte) (int, error) {
+	if len(w.early) > 0 {
+		n := copy(b, w.early)
+		w.early = w.early[n:]
+		return n, nil
+	}
 	for {
 		if w.wait && w.c.again { // a write of the handshake was woken
 			w.c.again = false
@@ -103,9 +110,11 @@ func (w *wire) SetReadDeadline(time.Time) error  { return nil }
 func (w *wire) SetWriteDeadline(time.Time) error { return nil }
 
 // secure makes a TLS handshake as the server; from then on the stream is
-// encrypted. Nothing may be unread.
+// encrypted. What is unread belongs to the handshake: see to it that it may.
 func (c *stream) secure(cfg *tls.Config) (*tls.ConnectionState, error) {
-	w := &wire{c: c, wait: true}
+	w := &wire{c: c, wait: true, early: bytes.Clone(c.unread())}
+	c.take(len(w.early))
+	c.giveBack()
 	w.onRaw = w.tryRead
 	t := tls.Server(w, cfg)
 	if err := t.Handshake(); err != nil {
