@@ -128,7 +128,7 @@ type Server struct {
 	MTAMaxDeferred   Number
 	SchedulerLimits  []*Limit // max-inflight, max-evp-batch-size, max-msg-batch-size, max-schedule
 	SMTPCiphers      Text
-	SMTPLimits       []*Limit // max-mails, max-rcpt
+	SMTPLimits       []*Limit // max-mails, max-rcpt, max-session, max-session-per-address
 	MaxMessageSize   Number   // bytes; default 35 MiB
 	SubAddrDelim     Text     // one character; default "+"
 	SRSKey           Text

@@ -13,8 +13,12 @@ var (
 		{Key: "max-inflight", Value: 5000}, {Key: "max-evp-batch-size", Value: 256},
 		{Key: "max-msg-batch-size", Value: 1024}, {Key: "max-schedule", Value: 10},
 	}
-	smtpLimits = []Limit{{Key: "max-mails", Value: 100}, {Key: "max-rcpt", Value: 1000}}
-	mtaLimits  = []Limit{
+	// Of these the last two are ours alone; zero is as many as there can be.
+	smtpLimits = []Limit{
+		{Key: "max-mails", Value: 100}, {Key: "max-rcpt", Value: 1000},
+		{Key: "max-session"}, {Key: "max-session-per-address", Value: 1000},
+	}
+	mtaLimits = []Limit{
 		{Key: "max-conn-per-host", Value: 10}, {Key: "max-conn-per-route", Value: 5},
 		{Key: "max-conn-per-source", Value: 100}, {Key: "max-conn-per-connector", Value: 20},
 		{Key: "max-conn-per-relay", Value: 100}, {Key: "max-conn-per-domain", Value: 100},

@@ -19,6 +19,7 @@ func Dispatcher(l *load.Loaded) *DispatcherConf {
 		ServerName: s.Name, ADMD: s.ADMD.Value, SubAddrDelim: s.SubAddrDelim.Value,
 		MaxMessageSize: s.MaxMessageSize.Value, Ciphers: s.SMTPCiphers.Value,
 		MaxMails: limit(s.SMTPLimits, "max-mails"), MaxRcpt: limit(s.SMTPLimits, "max-rcpt"),
+		MaxSession: limit(s.SMTPLimits, "max-session"), MaxPerAddress: limit(s.SMTPLimits, "max-session-per-address"),
 		MTALimits: mtaLimits(s.MTALimits), MTAMaxDeferred: int(s.MTAMaxDeferred.Value),
 		SRSKey: s.SRSKey.Value, SRSKeyBackup: s.SRSKeyBackup.Value, SRSTTL: s.SRSTTL.Value,
 	}

@@ -15,6 +15,8 @@ type DispatcherConf struct {
 	MaxMessageSize int64  // bytes
 	MaxMails       int    // messages of one session
 	MaxRcpt        int    // recipients of one transaction
+	MaxSession     int    // at a time; 0: as many as there can be
+	MaxPerAddress  int    // of them with one address; 0: any number
 	Ciphers        string // default for listeners and relays; "" is the library's
 
 	Listeners []Listener

@@ -27,6 +27,7 @@ type backend struct {
 	log        *mlog.Logger
 	ids        *idPool
 	names      *names
+	crowd      crowd
 	over       func(*server.Session)
 	verifying  chan struct{}                 // a place for each password that lookup verifies
 	closed     atomic.Pointer[mailerr.Error] // why queue takes no mail; nil: it does
@@ -84,6 +85,14 @@ func newBackend(env proc.Env, over func(*server.Session)) *backend {
 		ids: newIDPool(queue), verifying: make(chan struct{}, maxVerifying),
 		names: &names{lka: lka, clock: env.Clock},
 	}
+}
+
+// Admit implements server.Backend.
+func (b *backend) Admit(s *server.Session) *mailerr.Error {
+	if s.Listener.Socket {
+		return nil
+	}
+	return b.crowd.enter(s.Client.Addr.Addr())
 }
 
 // Hostname implements server.Backend.
@@ -178,4 +187,9 @@ func (b *backend) Discard(id mail.MessageID) {
 }
 
 // Done implements server.Backend.
-func (b *backend) Done(s *server.Session) { b.over(s) }
+func (b *backend) Done(s *server.Session) {
+	if s.Admitted && !s.Listener.Socket {
+		b.crowd.leave(s.Client.Addr.Addr())
+	}
+	b.over(s)
+}

@@ -43,6 +43,14 @@ func (g *gate) admit(ctx context.Context, full func()) bool {
 	}
 }
 
+// limit sets how many sessions there may be; those that are there stay.
+func (g *gate) limit(max int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.max = max
+	g.changed()
+}
+
 // enter counts a session.
 func (g *gate) enter() {
 	g.mu.Lock()

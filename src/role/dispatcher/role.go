@@ -36,16 +36,17 @@ import (
 
 // Role is the dispatcher.
 type Role struct {
-	clock clock.Clock
-	log   *mlog.Logger
-	env   proc.Env
-	smtp  *server.Server
-	back  *backend
-	stats counters
-	gate  gate
-	relay *relaying
-	turns *pki.Turns
-	ctx   context.Context // of what sessions ask crypto; ends with the process
+	clock  clock.Clock
+	log    *mlog.Logger
+	env    proc.Env
+	smtp   *server.Server
+	back   *backend
+	stats  counters
+	gate   gate
+	places int // sessions that there can be
+	relay  *relaying
+	turns  *pki.Turns
+	ctx    context.Context // of what sessions ask crypto; ends with the process
 	// programs are the filter programs of all generations.
 	programs *filter.Programs
 
@@ -83,7 +84,7 @@ func New(env proc.Env) (*Role, error) {
 	r.stats.tls = r.stats.set.Counter(stat.SMTPTLS)
 	r.stats.smtps = r.stats.set.Counter(stat.SMTPSMTPS)
 	r.back = newBackend(env, r.over)
-	r.gate.max = maxSessions()
+	r.places = maxSessions()
 	r.relay = newRelaying(env, &r.stats, nil)
 	r.programs = newPrograms(env)
 	r.smtp = server.New(server.Config{Backend: r.back, Clock: env.Clock, Log: env.Log, NewID: rand.Uint64, Trace: env.Trace, Quiet: debug.FreeOSMemory,
@@ -104,6 +105,8 @@ type generation struct {
 	gen    mail.Gen
 	net    []*server.Listener
 	socket *server.Listener // nil: there is none
+	most   int              // sessions; 0: as many as there can be
+	each   int              // with one address; 0: any number
 	relay  *mta.Config
 	files  map[string]*os.File
 
@@ -155,6 +158,7 @@ func (r *Role) Prepare(_ context.Context, c proc.Conf) error {
 // listeners turns the projection into what sessions use, and checks that there
 // is a descriptor for each.
 func (r *Role) listeners(g *generation, p *project.DispatcherConf, certs *certificates) error {
+	g.most, g.each = p.MaxSession, p.MaxPerAddress
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for i := range p.Listeners {
@@ -215,6 +219,7 @@ func (r *Role) Commit(gen mail.Gen) {
 	r.prepared, r.current = nil, g
 	r.relay.mta.Configure(g.relay)
 	r.programs.Commit(g.programs)
+	r.limit(g)
 	keep := make(map[string]bool)
 	for _, l := range g.net {
 		keep[l.Identity] = true
@@ -237,6 +242,21 @@ func (r *Role) Commit(gen mail.Gen) {
 		}
 	}
 	g.close()
+}
+
+// limit brings the limits of a generation into force. One address never gets more
+// than half of the places.
+func (r *Role) limit(g *generation) {
+	most := r.places
+	if g.most > 0 {
+		most = min(most, g.most)
+	}
+	r.gate.limit(most)
+	each := g.each
+	if each > 0 {
+		each = min(each, max(most/2, 1))
+	}
+	r.back.crowd.limit(each)
 }
 
 // startLocked lets a door accept, once Run has begun.

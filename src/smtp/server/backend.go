@@ -29,6 +29,10 @@ import (
 // session and may wait; ctx ends when the server gives up on its sessions. None
 // keeps a Transaction after it returned.
 type Backend interface {
+	// Admit is asked once who a session is with, before anything is said. Done is
+	// told of a session that was refused, too, and can tell by Session.Admitted
+	// whether Admit was asked.
+	Admit(s *Session) *mailerr.Error
 	// Hostname returns what to greet a client as that came in by a listener with
 	// Hostnames; "" when the table does not say.
 	Hostname(ctx context.Context, s *Session) string

@@ -22,6 +22,7 @@ import (
 // nowhere is a Backend that keeps nothing.
 type nowhere struct{}
 
+func (nowhere) Admit(*Session) *mailerr.Error                               { return nil }
 func (nowhere) Hostname(context.Context, *Session) string                   { return "" }
 func (nowhere) Lookup(context.Context, netip.Addr) Name                     { return Name{} }
 func (nowhere) Begin(context.Context) (mail.MessageID, *mailerr.Error)      { return 1, nil }

@@ -47,6 +47,14 @@ func newMemory() *memory {
 	return &memory{next: 0x10000000, done: make(chan struct{}, 1<<16), open: make(map[mail.MessageID]*stored), name: Name{Host: "client.example.org", Forward: true}}
 }
 
+// Admit turns one address away.
+func (m *memory) Admit(s *Session) *mailerr.Error {
+	if s.Client.Addr.Addr() == netip.MustParseAddr("192.0.2.66") {
+		return &mailerr.Error{Class: mailerr.Drop, Code: 421, Enhanced: mailerr.Enhanced{4, 7, 0}, Text: "Too many"}
+	}
+	return nil
+}
+
 // Hostname knows the server address of the header in the dialogues.
 func (m *memory) Hostname(_ context.Context, s *Session) string {
 	if s.Client.To == netip.MustParseAddr("192.0.2.1") {

@@ -20,6 +20,7 @@ type Session struct {
 	Listener *Listener
 	Client   Client
 	Hostname string // what we call ourselves in it
+	Admitted bool   // Backend was asked whether it may begin
 	Helo     string // what the client called itself last; "": nothing yet
 	ESMTP    bool   // by EHLO
 	User     string // who has authenticated; "": nobody
@@ -83,6 +84,11 @@ func (s *Session) start() {
 // greet does what comes before the first command, and tells whether to go on.
 func (s *Session) greet() bool {
 	s.extend(idleTime)
+	s.Admitted = true
+	if err := s.srv.backend.Admit(s); err != nil {
+		s.turnAway(smtp.FromError(err))
+		return false
+	}
 	if s.Listener.Socket {
 		s.Client.Name = Name{Host: s.Hostname, Forward: true}
 	} else {
@@ -113,6 +119,17 @@ func (s *Session) greet() bool {
 		s.report(Event{Kind: LinkGreeting})
 	}
 	return !s.hungUp
+}
+
+// turnAway ends a session before it has begun. A client that waits for TLS would
+// not understand a word.
+func (s *Session) turnAway(r smtp.Reply) {
+	s.srv.log.SMTPConnected(s.ID, s.Address(), s.Host())
+	s.report(Event{Kind: LinkConnect})
+	if t := s.Listener.TLS; t == nil || !t.Immediate {
+		s.hangUp(r)
+	}
+	s.reason = "refused"
 }
 
 // greeting is the reply to the connection itself. A client that does not wait
