@@ -73,7 +73,10 @@ REPORT|protocol-server|ID|250-mx.example.com Hello host.example.org [192.0.2.7],
 REPORT|protocol-server|ID|250-8BITMIME
 REPORT|protocol-server|ID|250-ENHANCEDSTATUSCODES
 REPORT|protocol-server|ID|250-PIPELINING
+REPORT|protocol-server|ID|250-CHUNKING
+REPORT|protocol-server|ID|250-SMTPUTF8
 REPORT|protocol-server|ID|250-SIZE 67108864
+REPORT|protocol-server|ID|250-LIMITS MAILMAX=100 RCPTMAX=1000
 REPORT|protocol-server|ID|250-DSN
 REPORT|protocol-server|ID|250 HELP
 REPORT|protocol-client|ID|MAIL FROM:<eve@example.org> SIZE=10
@@ -129,7 +132,7 @@ REPORT|filter-response|ID|noop|proceed
 REPORT|protocol-server|ID|250 2.0.0 Ok
 REPORT|protocol-client|ID|HELP
 REPORT|protocol-server|ID|214-2.0.0 This is OpenSMTPD
-REPORT|protocol-server|ID|214-2.0.0 HELO EHLO MAIL RCPT DATA RSET NOOP VRFY HELP QUIT
+REPORT|protocol-server|ID|214-2.0.0 HELO EHLO MAIL RCPT DATA BDAT RSET NOOP VRFY HELP QUIT
 REPORT|protocol-server|ID|214 2.0.0 End of HELP info
 REPORT|protocol-client|ID|QUIT
 FILTER|quit|ID|TOKEN|

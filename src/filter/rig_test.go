@@ -37,6 +37,7 @@ type memory struct {
 	over chan struct{}
 }
 
+func (m *memory) Admit(*server.Session) *mailerr.Error                   { return nil }
 func (m *memory) Lookup(context.Context, netip.Addr) server.Name         { return m.name }
 func (m *memory) Begin(context.Context) (mail.MessageID, *mailerr.Error) { return 0x1234abcd, nil }
 func (m *memory) Discard(mail.MessageID)                                 {}
