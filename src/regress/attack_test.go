@@ -97,7 +97,7 @@ func TestShellCharactersInSender(t *testing.T) {
 	}
 }
 
-func TestSmuggling(t *testing.T) {
+func TestCVE_2023_51764_Smuggling(t *testing.T) {
 	t.Parallel()
 	d := daemon.New(t, daemon.Basic).Start()
 	second := "MAIL FROM:<evil@example.org>\r\nRCPT TO:<" + me(t) + "@localhost>\r\nDATA\r\nSubject: smuggled\r\n\r\nx\r\n.\r\n"
@@ -138,7 +138,7 @@ func TestBareLineFeedRefused(t *testing.T) {
 	alive(t, d)
 }
 
-func TestLongLines(t *testing.T) {
+func TestErrata2019_08_LongLines(t *testing.T) {
 	t.Parallel()
 	d := daemon.New(t, daemon.Basic).Start()
 	c := d.Dial()
@@ -192,7 +192,7 @@ func TestMessageOfTheLimit(t *testing.T) {
 	alive(t, d)
 }
 
-func TestHTTPClosed(t *testing.T) {
+func TestCrossProtocolHTTPClosed(t *testing.T) {
 	t.Parallel()
 	d := daemon.New(t, daemon.Basic).Start()
 	for _, first := range []string{"POST / HTTP/1.1\r\nHost: x\r\n\r\nMAIL FROM:<a@example.org>\r\n", "GET / HTTP/1.0\r\n\r\n"} {
