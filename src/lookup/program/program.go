@@ -30,6 +30,9 @@ const (
 	// maxLost is how many requests a program may leave without an answer while
 	// it answers others.
 	maxLost = 256
+	// suspicion is how long a failure with many requests in flight is held
+	// against a program.
+	suspicion = time.Hour
 )
 
 var (
@@ -59,6 +62,7 @@ type Client struct {
 	mu     sync.Mutex
 	now    *session
 	single bool
+	failed time.Duration // when it last failed with many in flight, monotonic; 0: never
 	closed bool
 	work   sync.WaitGroup // the goroutines of sessions
 }
@@ -231,15 +235,15 @@ func (w waiter) take(slot chan struct{}, s *session) error {
 }
 
 // fail is called once by a session that ends by itself. A program with which
-// something went wrong while it had many requests is asked one at a time from
-// then on, as OpenSMTPD does: not every one was tried with more.
+// something went wrong twice while it had many requests is asked one at a time
+// from then on, as OpenSMTPD does: not every one was tried with more.
 func (c *Client) fail(s *session, why error, many bool) {
 	c.mu.Lock()
-	current := c.now == s && !c.closed
-	single := current && many && !c.single
+	current, single := c.now == s && !c.closed, false
 	if current {
 		c.now = nil
-		c.single = c.single || many
+		single = many && c.suspect()
+		c.single = c.single || single
 	}
 	c.mu.Unlock()
 	if !current {
@@ -252,4 +256,12 @@ func (c *Client) fail(s *session, why error, many bool) {
 	if c.o.End != nil {
 		c.o.End()
 	}
+}
+
+// suspect remembers a failure and tells whether it is the one too many.
+func (c *Client) suspect() bool {
+	now := c.o.Clock.Mono() + 1
+	before := c.failed
+	c.failed = now
+	return !c.single && before != 0 && now-before < suspicion
 }
