@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"opensmtpd/src/mail"
 	"opensmtpd/src/privsep/imsg"
@@ -177,5 +178,44 @@ func TestProgramAborted(t *testing.T) {
 	<-p.ended
 	if _, err := io.WriteString(p.them, "x"); err == nil {
 		t.Error("the program is still there")
+	}
+}
+
+// TestPatienceWithPrograms holds that a slow program cannot make an expansion
+// last longer than dispatcher waits for it: every answer comes in its time, but
+// there are many questions.
+func TestPatienceWithPrograms(t *testing.T) {
+	s := newSystem(t, programs)
+	ours, theirs, err := imsg.Pair()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const slowly = patience * 3 / 8
+	go func() {
+		defer theirs.Close()
+		in := bufio.NewScanner(theirs)
+		for took := time.Duration(0); in.Scan(); {
+			f := strings.SplitN(in.Text(), "|", 8)
+			switch {
+			case in.Text() == "config|ready":
+				fmt.Fprint(theirs, "register|alias\nregister|ready\n")
+			case f[0] == "table":
+				took += slowly
+				s.clock.Advance(slowly)
+				if took < patience {
+					fmt.Fprintf(theirs, "lookup-result|%s|not-found\n", f[6])
+				}
+			}
+		}
+	}()
+	env := s.env(false)
+	env.Conf.Files = append(env.Conf.Files, proc.File{Identity: "table:people:proc:/bin/people", File: ours})
+	r, err := New(env)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.run(r)
+	if x := expandOne(t, r, question(t, "to=x+y@v.test")); x.Err == nil || x.Err.Code/100 != 4 {
+		t.Errorf("%+v", x)
 	}
 }

@@ -33,7 +33,9 @@ func (r *Role) expand(ctx context.Context, q proc.Request) {
 		return
 	}
 	g := r.at(m.Gen)
-	list, refused := expand.Expand(ctx, &g.expand, r.world(), subject(&m))
+	waiting, enough := r.patiently(ctx)
+	list, refused := expand.Expand(waiting, &g.expand, r.world(), subject(&m))
+	enough()
 	if refused != nil {
 		if refused.Cause != nil {
 			r.log.RecipientTrouble(m.Session, m.Rcpt.String(), refused)
@@ -180,7 +182,9 @@ func (r *Role) explain(ctx context.Context, q proc.Request, m *msg.Control) {
 		}
 	}
 	var page ctl.Page
-	rows := expand.Explain(ctx, &r.at(0).expand, r.world(), subject)
+	waiting, enough := r.patiently(ctx)
+	rows := expand.Explain(waiting, &r.at(0).expand, r.world(), subject)
+	enough()
 	for i := min(from, len(rows)); i < len(rows); i++ {
 		room, err := page.Add(rows[i])
 		switch {

@@ -4,32 +4,28 @@ import (
 	"context"
 	"fmt"
 	"sync"
-	"time"
 
 	"opensmtpd/src/privsep/msg"
 	"opensmtpd/src/privsep/proc"
 )
 
-// patience is how long an expansion may wait for parent: less than dispatcher
-// waits for the answer, so that no envelope comes for a recipient it has given
-// up.
+// patience is how long an expansion may wait for parent and table programs: less
+// than dispatcher waits for the answer, so that no envelope comes for a recipient
+// it has given up.
 const patience = proc.CallTimeout * 2 / 3
 
 // world is what one expansion may ask beside the configuration.
 type world struct {
 	*Role
 	trace bool
-	end   time.Duration // of the patience, monotonic
 }
 
-func (r *Role) world() world {
-	return world{r, r.env.Trace != nil && r.env.Trace("expand"), r.env.Clock.Mono() + patience}
-}
+func (r *Role) world() world { return world{r, r.env.Trace != nil && r.env.Trace("expand")} }
 
-// ask calls parent and waits until the patience ends.
-func (w world) ask(ctx context.Context, m msg.Message, reply msg.Parser) error {
-	late, never := w.env.Clock.After(w.end - w.env.Clock.Mono())
-	defer never()
+// patiently returns a context that ends with the patience, and what ends it
+// before.
+func (r *Role) patiently(ctx context.Context) (context.Context, func()) {
+	late, never := r.env.Clock.After(patience)
 	ctx, cancel := context.WithCancel(ctx)
 	var watch sync.WaitGroup
 	watch.Go(func() {
@@ -39,8 +35,15 @@ func (w world) ask(ctx context.Context, m msg.Message, reply msg.Parser) error {
 		case <-ctx.Done():
 		}
 	})
-	defer watch.Wait()
-	defer cancel()
+	return ctx, func() {
+		never()
+		cancel()
+		watch.Wait()
+	}
+}
+
+// ask calls parent.
+func (w world) ask(ctx context.Context, m msg.Message, reply msg.Parser) error {
 	if err := w.parent.Call(ctx, m, reply); err != nil {
 		return fmt.Errorf("asking parent: %w", err)
 	}
