@@ -31,7 +31,7 @@ BINLINKS	= mailq newaliases
 PAGES		= $(notdir $(wildcard man/*.[1-8]))
 
 .PHONY: all build run check race fuzz lint man regress bench dist deb install install-files
-.PHONY: package-files uninstall clean help
+.PHONY: auth-pam install-auth-pam package-files uninstall clean help
 
 all: build
 
@@ -40,6 +40,16 @@ build:
 	@mkdir -p bin
 	@for p in $(PROGRAMS); do $(GOBUILD) -o bin/$$p ./src/cmd/$$p || exit 1; done
 	@for l in $(LINKS); do ln -sf smtpctl bin/$$l; done
+
+## auth-pam: the table program that asks PAM; needs cgo and the headers of libpam
+auth-pam:
+	@mkdir -p bin
+	CGO_ENABLED=1 $(GO) build -tags pam -trimpath -ldflags '$(LDFLAGS)' -o bin/auth-pam ./src/cmd/auth-pam
+
+## install-auth-pam: install it
+install-auth-pam: auth-pam
+	install -d $(DESTDIR)$(LIBEXECDIR)
+	install -m 0755 bin/auth-pam $(DESTDIR)$(LIBEXECDIR)/auth-pam
 
 ## run: a demo mail server in the foreground, unprivileged, on 127.0.0.1:2525, state in run/
 run: build

@@ -39,7 +39,7 @@ var layers = []struct {
 // when every package below it may.
 var only = map[string][]string{
 	"os/exec":                     {"privsep/", "role/parent", "bench/", "regress/"},
-	"unsafe":                      {"privsep/"},
+	"unsafe":                      {"privsep/", "cmd/auth-pam"}, // of cgo there
 	"opensmtpd/src/queue/journal": {"queue/"},
 	"opensmtpd/src/queue/spool":   {"queue/"},
 	"opensmtpd/src/privsep/priv":  {"privsep/", "role/parent", "cmd/smtpd", "regress/"},
