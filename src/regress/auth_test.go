@@ -171,3 +171,14 @@ for method in ("auth_plain", "auth_login"):
 	}
 	d.AwaitMail(2)
 }
+
+// TestAuthWithoutTable: smtpd -S cannot read the system's passwords, and says so
+// before anybody relies on it.
+func TestAuthWithoutTable(t *testing.T) {
+	t.Parallel()
+	d := daemon.New(t, "listen on 127.0.0.1 port $port auth\nmatch for any reject\n")
+	_, errs, status := d.Run("", "smtpd", d.Args("-d")...)
+	if status == 0 || !strings.Contains(errs, "smtpd.conf:1:") || !strings.Contains(errs, "give auth a table") {
+		t.Errorf("status %d: %s", status, errs)
+	}
+}

@@ -146,6 +146,10 @@ func (p *Parent) openAll(ctx context.Context, gen mail.Gen, l *load.Loaded, diag
 
 func (p *Parent) openListener(ctx context.Context, pl *plan, l *load.Listener, diags *diag.List) {
 	pl.open[l.Identity] = true
+	if n := l.Listen; p.who.unprivileged && n.Auth != conf.NoAuth && n.AuthTable == "" {
+		diags.Errorf(n.Place("auth"), "%v: the system's passwords are read by root alone, which smtpd -S is not: give auth a table", l.Addr)
+		return
+	}
 	if p.open[l.Identity] {
 		return
 	}
