@@ -61,6 +61,7 @@ type char struct {
 	c         int // a byte, or eof
 	line, col int
 	macro     string
+	escaped   bool // a backslash stood before it: put back, it escapes nothing
 }
 
 const eof = -1
@@ -183,9 +184,9 @@ func (l *Lexer) get() char {
 	}
 	f := l.file()
 	if f.off == len(f.text) {
-		return char{eof, f.line, f.col, ""}
+		return char{c: eof, line: f.line, col: f.col}
 	}
-	c := char{int(f.text[f.off]), f.line, f.col, ""}
+	c := char{c: int(f.text[f.off]), line: f.line, col: f.col}
 	f.off++
 	f.col++
 	if c.c == '\n' {
@@ -200,10 +201,10 @@ func (l *Lexer) unget(c char) { l.pushed = append(l.pushed, c) }
 // backslash before anything else is dropped.
 func (l *Lexer) joined() char {
 	c := l.get()
-	for c.c == '\\' {
+	for c.c == '\\' && !c.escaped {
 		next := l.get()
 		if next.c != '\n' {
-			return char{next.c, c.line, c.col, c.macro}
+			return char{next.c, c.line, c.col, c.macro, true}
 		}
 		c = l.get()
 	}
@@ -301,7 +302,7 @@ func (l *Lexer) expand(at char) bool {
 	}
 	m.used = true
 	for i := len(m.value) - 1; i >= 0; i-- {
-		l.unget(char{int(m.value[i]), at.line, at.col, string(name)})
+		l.unget(char{c: int(m.value[i]), line: at.line, col: at.col, macro: string(name)})
 	}
 	return true
 }

@@ -37,6 +37,7 @@ func show(t *testing.T, text string, macros map[string]string) (string, *diag.Li
 
 func TestTokens(t *testing.T) {
 	for in, want := range map[string]string{
+		`0\\ 5`:               `w:0\ N:5 n`,
 		"":                    "n",
 		"a b":                 "w:a w:b n",
 		"a\tb\n":              "w:a w:b n n",

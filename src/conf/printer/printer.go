@@ -127,8 +127,11 @@ func quote(s string) (string, bool) {
 }
 
 // escaped writes a string that ends in a backslash, which no quotes can hold, as
-// a word with every backslash doubled.
+// a word with every backslash doubled. Digits before a slash are a number.
 func escaped(s string) (string, bool) {
+	if rest := strings.TrimLeft(s, "0123456789"); rest != s && rest[0] == '/' {
+		return `""`, false
+	}
 	for i := range len(s) {
 		c := s[i]
 		alnum := '0' <= c && c <= '9' || 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || c == '_' || c == ':'

@@ -41,6 +41,16 @@ func TestWord(t *testing.T) {
 	})
 }
 
+// TestBackslash holds the values that only a word can have.
+func TestBackslash(t *testing.T) {
+	for value, want := range map[string]string{`a\`: `a\\`, `0\`: `0\\`, `9a\b\`: `9a\\b\\`, `a\b`: `"a\b"`} {
+		p := new(printer)
+		if got := p.word(value); got != want || p.err != nil {
+			t.Errorf("%s is written %s (%v), want %s", value, got, p.err, want)
+		}
+	}
+}
+
 // TestUnwritable holds that a value which the grammar cannot have is an error, and
 // names it.
 func TestUnwritable(t *testing.T) {
