@@ -271,8 +271,9 @@ func killStep(w *world) {
 	}
 }
 
-// reboot is the power failure, and the start after it.
+// reboot is the power failure, now if it has not come yet, and the start after it.
 func (w *world) reboot(choose disk.Choice) {
+	w.sim.CrashAfter(0)
 	w.s.Close() // ends the goroutines; the disk takes nothing any more
 	w.sim = w.sim.Reboot(choose)
 	w.seed += 1000
