@@ -17,25 +17,37 @@ import (
 // skipped.
 const fetchWait = 60 * time.Second
 
-// opensmtpd returns the path of OpenSMTPD's own smtpd, of Debian's package, and
-// skips the test when that cannot be had or run here.
-func opensmtpd(t *testing.T) string {
+// unpacked returns a directory with what is in Debian's packages of these names,
+// as they are, and skips the test when they cannot be had.
+func unpacked(t *testing.T, names ...string) string {
 	t.Helper()
 	dir := t.TempDir()
 	ctx, cancel := context.WithTimeout(t.Context(), fetchWait)
 	defer cancel()
-	fetch := exec.CommandContext(ctx, "apt-get", "download", "opensmtpd")
+	fetch := exec.CommandContext(ctx, "apt-get", append([]string{"download"}, names...)...)
 	fetch.Dir = dir
 	if out, err := fetch.CombinedOutput(); err != nil {
-		t.Skipf("Debian's package opensmtpd cannot be had: %v\n%s", err, out)
+		t.Skipf("Debian's packages %v cannot be had: %v\n%s", names, err, out)
 	}
 	debs, err := filepath.Glob(filepath.Join(dir, "*.deb"))
-	if err != nil || len(debs) != 1 {
-		t.Skipf("Debian's package opensmtpd cannot be had: %v", debs)
+	if err != nil || len(debs) != len(names) {
+		t.Skipf("Debian's packages %v cannot be had: %v", names, debs)
 	}
-	if out, err := exec.CommandContext(ctx, "dpkg", "-x", debs[0], dir).CombinedOutput(); err != nil {
-		t.Skipf("the package cannot be unpacked: %v\n%s", err, out)
+	for _, deb := range debs {
+		if out, err := exec.CommandContext(ctx, "dpkg", "-x", deb, dir).CombinedOutput(); err != nil {
+			t.Skipf("%s cannot be unpacked: %v\n%s", deb, err, out)
+		}
 	}
+	return dir
+}
+
+// opensmtpd returns the path of OpenSMTPD's own smtpd, of Debian's package, and
+// skips the test when that cannot be had or run here.
+func opensmtpd(t *testing.T) string {
+	t.Helper()
+	dir := unpacked(t, "opensmtpd")
+	ctx, cancel := context.WithTimeout(t.Context(), fetchWait)
+	defer cancel()
 	smtpd := filepath.Join(dir, "usr/sbin/smtpd")
 	conf := filepath.Join(dir, "smtpd.conf")
 	if err := os.WriteFile(conf, []byte("match for any reject\n"), 0o600); err != nil {
