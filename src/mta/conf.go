@@ -9,6 +9,7 @@ import (
 
 	"opensmtpd/src/conf"
 	"opensmtpd/src/conf/project"
+	"opensmtpd/src/filter"
 	"opensmtpd/src/mail"
 	"opensmtpd/src/mail/addr"
 	"opensmtpd/src/mail/srs"
@@ -36,6 +37,8 @@ type Action struct {
 	from addr.Address   // of MailFrom: what is not empty replaces a part of the sender
 	tls  *tls.Config    // without name and verification
 	ca   *x509.CertPool
+	// Heard is who hears of the sessions; nil: nobody.
+	Heard *filter.Outbound
 }
 
 // NewConfig makes one of what dispatcher was sent. bundle holds the certificates

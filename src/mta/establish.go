@@ -95,6 +95,7 @@ func (s *session) connect(ctx context.Context, helo string, plain bool) error {
 		s.from = addrText(a.AddrPort().Addr().Unmap())
 	}
 	s.conn = client.New(nc, s.wait)
+	s.listen(nc, to, name)
 	if scheme == "smtps" {
 		if err := s.conn.Handshake(ctx, s.tlsConfig()); err != nil {
 			return err
@@ -102,6 +103,18 @@ func (s *session) connect(ctx context.Context, helo string, plain bool) error {
 		s.logTLS()
 	}
 	return s.greet(ctx, helo, scheme)
+}
+
+// listen lets filter programs hear of the session, when the action names some.
+func (s *session) listen(nc net.Conn, to netip.AddrPort, name string) {
+	s.heard.End() // of the connection before, which could not have TLS
+	var from netip.AddrPort
+	if a, ok := nc.LocalAddr().(*net.TCPAddr); ok {
+		from = a.AddrPort()
+	}
+	if s.heard = s.relay.act.Heard.Session(s.id, name, from, to); s.heard != nil {
+		s.conn.Watch = s.heard.Line
+	}
 }
 
 // plainError leaves out of a network error what the line says anyway.
@@ -126,7 +139,9 @@ func (s *session) greet(ctx context.Context, helo, scheme string) error {
 	if !r.OK() {
 		return fmt.Errorf("BANNER rejected: %s", r.String())
 	}
-	if name, _, _ := strings.Cut(r.Text, " "); !s.relay.named() && addr.EqualDomain(name, s.relay.conf.Server) {
+	name, _, _ := strings.Cut(r.Text, " ")
+	s.heard.Greeting(name)
+	if !s.relay.named() && addr.EqualDomain(name, s.relay.conf.Server) {
 		return fmt.Errorf("mail loops back: the server calls itself %s, as we do", name)
 	}
 	if scheme == "lmtp" {
@@ -145,6 +160,7 @@ func (s *session) greet(ctx context.Context, helo, scheme string) error {
 
 func (s *session) hello(verb, helo string) error {
 	r, err := s.conn.Hello(verb, helo)
+	s.heard.Identify(verb, helo)
 	if err == nil && !r.OK() {
 		err = fmt.Errorf("%s rejected: %s", verb, r.String())
 	}
@@ -154,6 +170,7 @@ func (s *session) hello(verb, helo string) error {
 // ehlo says EHLO, and HELO to a server that does not know it and need not.
 func (s *session) ehlo(helo string) error {
 	r, err := s.conn.Hello("EHLO", helo)
+	s.heard.Identify("EHLO", helo)
 	if err != nil || r.OK() {
 		return err
 	}
@@ -195,6 +212,7 @@ func (s *session) tlsConfig() *tls.Config {
 func (s *session) logTLS() {
 	st := s.conn.TLS()
 	s.m.Log.MTATLS(s.id, pki.Describe(st))
+	s.heard.TLS(pki.Describe(st))
 	fingerprint := ""
 	if len(st.PeerCertificates) > 0 {
 		fingerprint = pki.Fingerprint(st.PeerCertificates[0])
@@ -224,6 +242,7 @@ func (s *session) auth() error {
 		return errors.New("no supported AUTH method")
 	}
 	got, err := s.conn.Auth(m)
+	s.heard.Auth(err == nil && got.OK(), r.user)
 	if err == nil && !got.OK() {
 		err = fmt.Errorf("AUTH rejected: %s", got.String())
 	}

@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"opensmtpd/src/filter"
 	"opensmtpd/src/mail"
 	"opensmtpd/src/mta/client"
 )
@@ -49,12 +50,13 @@ type session struct {
 	trouble   string
 
 	conn     *client.Conn
-	from     string // our address, as the log has it
-	begun    int    // transactions
-	sent     int    // messages taken
-	tried    int    // messages refused in a row
-	failures int    // recipients refused in a row
-	buf      []byte // for bodies
+	heard    *filter.Outgoing // nil: nobody hears of the session
+	from     string           // our address, as the log has it
+	begun    int              // transactions
+	sent     int              // messages taken
+	tried    int              // messages refused in a row
+	failures int              // recipients refused in a row
+	buf      []byte           // for bodies
 
 	deadline atomic.Int64 // on the monotonic clock, 0: none
 	ctx      context.Context
@@ -127,6 +129,7 @@ func (s *session) reason(err error) error {
 func (s *session) run(ctx context.Context) {
 	defer s.m.collect(s)
 	defer s.cut(nil)
+	defer func() { s.heard.End() }()
 	if err := s.establish(s.ctx); err != nil {
 		err = s.reason(err)
 		s.trouble = sentence(err)

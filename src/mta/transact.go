@@ -44,12 +44,16 @@ func (s *session) deliver(ctx context.Context, t *task) bool {
 		s.putBack(t)
 		return false
 	}
+	s.tell(t, &tr, &a)
 	o := outcome{answers: a, err: s.reason(err)}
 	if err == nil && a.Accepted() > 0 {
 		o.final, err = s.send(ctx, t, body, a.Accepted())
 		o.err, o.sent = s.reason(err), true
 	}
 	good := s.report(t, &o)
+	if a.Mail.Code != 0 {
+		s.heard.Done(t.Envelopes[0].ID.Message(), good > 0, t.Size)
+	}
 	if o.err != nil || o.closes() {
 		s.lost(client.Reply{}, o.err)
 		return false
@@ -72,8 +76,26 @@ func (s *session) deliver(ctx context.Context, t *task) bool {
 	return true
 }
 
+// tell tells filters how a message was offered and what the server answered.
+func (s *session) tell(t *task, tr *client.Transaction, a *client.Answers) {
+	if s.heard == nil || a.Mail.Code == 0 {
+		return
+	}
+	id := t.Envelopes[0].ID.Message()
+	s.heard.Mail(id, a.Mail.Code, tr.From)
+	for i := range a.Rcpts {
+		s.heard.Rcpt(id, t.Envelopes[i].ID, a.Rcpts[i].Code, tr.Rcpts[i].To)
+	}
+	if a.Data.Code != 0 {
+		s.heard.Data(id, a.Data.Code)
+	}
+}
+
 // lost tells that the connection is no good any more.
 func (s *session) lost(r client.Reply, err error) {
+	if errors.Is(err, errTimeout) {
+		s.heard.Timeout()
+	}
 	switch {
 	case errors.Is(err, errStopping):
 	case err != nil:

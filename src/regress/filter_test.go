@@ -185,3 +185,46 @@ func TestFilterProgramsBroken(t *testing.T) {
 		}
 	}
 }
+
+// TestFilterOutgoing: the program of a relay action hears of the sessions with
+// other servers.
+func TestFilterOutgoing(t *testing.T) {
+	t.Parallel()
+	_, addr := takeAll(t)
+	d := daemon.New(t, daemon.Basic)
+	heard := d.Path("heard")
+	script := d.Path("hear.sh")
+	text := "#!/bin/sh\nwhile IFS= read -r line; do\n\techo \"$line\" >> " + heard + "\n\tcase \"$line\" in 'config|ready')" +
+		" printf 'register|report|smtp-out|*\\nregister|ready\\n';; esac\ndone\n"
+	if err := os.WriteFile(script, []byte(text), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	d.Configure(daemon.Basic + fmt.Sprintf("filter hear proc-exec %q\naction \"out\" relay host smtp://%s filter hear\nmatch from any for any action \"out\"\n", script, addr))
+	d.Start()
+	c := d.Dial()
+	if err := c.Send("eve@example.org", []string{"bob@example.net"}, "Subject: x\r\n\r\nhello\r\n", false); err != nil {
+		t.Fatal(err)
+	}
+	var all string
+	d.Await("the session to be heard of", func() bool {
+		text, _ := os.ReadFile(heard)
+		all = string(text)
+		return strings.Contains(all, "|smtp-out|link-disconnect|")
+	})
+	at := 0
+	for _, want := range []string{
+		"config|subsystem|smtp-out\n", "|link-connect|", "|pass|127.0.0.1:", "|127.0.0.1:", "|protocol-server|", "|link-greeting|",
+		"|protocol-client|", "|EHLO ", "|link-identify|", "|EHLO|", "|protocol-client|", "|MAIL FROM:<eve@example.org>",
+		"|tx-begin|", "|tx-mail|", "|ok|eve@example.org\n", "|tx-envelope|", "|tx-rcpt|", "|ok|bob@example.net\n", "|tx-data|", "|ok\n",
+		"|protocol-client|", "|.\n", "|tx-commit|", "|tx-reset|", "|QUIT\n", "|link-disconnect|",
+	} {
+		i := strings.Index(all[at:], want)
+		if i < 0 {
+			t.Fatalf("no %q behind %q in\n%s", want, all[:at], all)
+		}
+		at += i + len(want)
+	}
+	if strings.Contains(all, "hello") || strings.Contains(all, "smtp-in|") {
+		t.Errorf("it heard what it must not:\n%s", all)
+	}
+}

@@ -23,7 +23,7 @@ func (c *Conn) Body(p []byte) error {
 		c.encode(piece)
 		if len(c.out) >= flushAt {
 			c.wait(timeBlock)
-			if err := c.flush(); err != nil {
+			if err := c.write(); err != nil {
 				return err
 			}
 		}
@@ -87,7 +87,10 @@ func (c *Conn) End(n int) ([]Reply, error) {
 	}
 	c.out = append(c.out, ".\r\n"...)
 	c.wait(timeEnd)
-	err := c.flush()
+	if c.Watch != nil {
+		c.Watch(true, ".")
+	}
+	err := c.write()
 	if cap(c.out) > 2*flushAt {
 		c.out = nil
 	}

@@ -9,6 +9,7 @@
 package client
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -50,6 +51,10 @@ type Extensions struct {
 
 // Conn is a connection to a server. Its methods are for one goroutine.
 type Conn struct {
+	// Watch, unless nil, sees every line that either side says, but for
+	// messages and credentials.
+	Watch func(sent bool, line string)
+
 	nc   net.Conn
 	wait func(time.Duration)
 	ext  Extensions
@@ -60,6 +65,7 @@ type Conn struct {
 	from, to int
 	out      []byte
 	bol, cr  bool // of the body: at the beginning of a line; after a CR
+	secret   bool // what is said is an answer of authentication
 }
 
 // New returns a connection over nc. wait is called before anything that may take
@@ -194,7 +200,9 @@ func (c *Conn) Auth(m sasl.Client) (Reply, error) {
 	if first != nil {
 		line += " " + encode64(first)
 	}
-	for range maxChallenges {
+	defer func() { c.secret = false }()
+	for n := range maxChallenges {
+		c.secret = n > 0
 		r, err := c.command(timeCommand, line)
 		if err != nil || r.Code != 334 {
 			return r, err
@@ -224,8 +232,22 @@ func (c *Conn) Quit() error {
 	return err
 }
 
-// flush writes what was put together, in one piece.
+// flush sends the commands that were put together, in one piece.
 func (c *Conn) flush() error {
+	if c.Watch != nil {
+		for line := range bytes.Lines(c.out) {
+			text := string(bytes.TrimRight(line, "\r\n"))
+			if c.secret {
+				text = "********"
+			}
+			c.Watch(true, text)
+		}
+	}
+	return c.write()
+}
+
+// write sends what was put together.
+func (c *Conn) write() error {
 	_, err := c.nc.Write(c.out)
 	c.out = c.out[:0]
 	return err

@@ -67,6 +67,9 @@ func (c *Conn) replyEach(quiet int, each func(int, string)) (Reply, error) {
 		if err != nil {
 			return r, err
 		}
+		if c.Watch != nil {
+			c.Watch(false, string(line))
+		}
 		code, more, rest, err := cutReply(line)
 		if err != nil {
 			return r, err

@@ -142,6 +142,11 @@ func (r *Role) Prepare(_ context.Context, c proc.Conf) error {
 	if err == nil {
 		g.relay, err = relayConf(c, &p, certs)
 	}
+	if err == nil {
+		for _, a := range g.relay.Actions {
+			a.Heard = g.filters.Outbound(a.Filter)
+		}
+	}
 	if err != nil {
 		r.forget(g)
 		return fmt.Errorf("dispatcher: %w", err)
