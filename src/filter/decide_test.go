@@ -188,8 +188,9 @@ func TestDisconnectWhileAskedCVE2020_35679(t *testing.T) {
 	}
 }
 
-// What a client says cannot make another line for a program, nor shift fields.
-func TestProgramHearsCleanly(t *testing.T) {
+// What a client says cannot make another line for a program (errata 032 of 7.8),
+// nor shift fields (link-auth in 7.4).
+func TestErrata78_032AndLinkAuth74(t *testing.T) {
 	for _, tc := range []struct {
 		event server.Event
 		want  string

@@ -6,7 +6,6 @@ import "opensmtpd/src/smtp/server"
 type state struct {
 	phase server.Phase // that is being decided
 	talk  *talk        // with programs; nil: there are none
-	buf   []byte       // for lines to them
 }
 
 // of returns the state of a session.
