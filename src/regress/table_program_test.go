@@ -19,12 +19,11 @@ import (
 )
 
 // programWord as the first argument makes a table program of this test's binary:
-// it serves a file of lines "service key value", until it is asked for one of
-// the keys that the names below stand for.
+// it serves a file of lines "service key value", until it is asked for a key that
+// begins with keyDies.
 const (
 	programWord = "table-program"
 	keyDies     = "dies"
-	keyHangs    = "hangs"
 )
 
 // tableProgram is the main of a table program.
@@ -72,13 +71,10 @@ func (p *lines) Update(context.Context) error {
 }
 
 // Lookup implements tableprog.Table.
-func (p *lines) Lookup(ctx context.Context, s tableprog.Service, key string) (string, bool, error) {
-	switch {
-	case strings.HasPrefix(key, keyDies):
+func (p *lines) Lookup(_ context.Context, s tableprog.Service, key string) (string, bool, error) {
+	if strings.HasPrefix(key, keyDies) {
 		p.mu.Lock() // nobody is answered any more
 		return "", false, syscall.Kill(os.Getpid(), syscall.SIGKILL)
-	case strings.HasPrefix(key, keyHangs):
-		<-ctx.Done()
 	}
 	p.mu.RLock()
 	defer p.mu.RUnlock()
@@ -198,7 +194,7 @@ func TestTableProgramKilledUnderLoad(t *testing.T) {
 	}
 	for kills := range int64(2) {
 		d.Await("some mail", func() bool { return taken.Load() >= (kills+1)*50 })
-		killProgram(t, d)
+		signalProgram(t, d, syscall.SIGKILL)
 	}
 	work.Wait()
 	d.AwaitMail(clients * each)
@@ -233,12 +229,28 @@ func insist(d *daemon.Daemon, subject string, deferred *atomic.Int64) error {
 	}
 }
 
-// killProgram kills the program of the table, once it runs.
-func killProgram(t *testing.T, d *daemon.Daemon) {
+// TestTableProgramHangs stops the program: who asks gets a temporary failure, and
+// another program takes its place.
+func TestTableProgramHangs(t *testing.T) {
+	t.Parallel()
+	d, _ := withProgram(t, programConf, programContent(t))
+	d.Start()
+	send(t, d, "before", "joe@a.v.test")
+	signalProgram(t, d, syscall.SIGSTOP)
+	refuses(t, d, "joe@a.v.test", 451)
+	d.AwaitLog(`warn: table-proc: prog: no answer; its lookups fail until it is started again`)
+	d.Await("the program to serve again", func() bool {
+		return d.Dial().Send("a@example.org", []string{"joe@a.v.test"}, "Subject: after\r\n\r\n", false) == nil
+	})
+	d.AwaitMail(2)
+}
+
+// signalProgram sends a signal to the program of the table, once it runs.
+func signalProgram(t *testing.T, d *daemon.Daemon, sig syscall.Signal) {
 	t.Helper()
 	d.Await("the program", func() bool {
 		for _, pid := range d.Processes(programWord) {
-			return syscall.Kill(pid, syscall.SIGKILL) == nil
+			return syscall.Kill(pid, sig) == nil
 		}
 		return false
 	})
