@@ -71,7 +71,7 @@ func TestSubmission(t *testing.T) {
 		}
 	}
 	for _, body := range d.AwaitMail(1) {
-		for _, want := range []string{`with ESMTPA id [0-9a-f]{8} auth=yes user=bob\n`, `(?m)^From: Me <bob@example\.org>$`, `(?m)^Message-ID: <`, `(?m)^Date: `} {
+		for _, want := range []string{`with (ESMTP|UTF8SMTP)A id [0-9a-f]{8} auth=yes user=bob\n`, `(?m)^From: Me <bob@example\.org>$`, `(?m)^Message-ID: <`, `(?m)^Date: `} {
 			if !regexp.MustCompile(want).MatchString(body) {
 				t.Errorf("no %s in\n%s", want, body)
 			}
