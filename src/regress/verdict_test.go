@@ -3,6 +3,7 @@ package regress
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -24,8 +25,12 @@ func unpacked(t *testing.T, names ...string) string {
 	dir := t.TempDir()
 	ctx, cancel := context.WithTimeout(t.Context(), fetchWait)
 	defer cancel()
-	fetch := exec.CommandContext(ctx, "apt-get", append([]string{"download"}, names...)...)
-	fetch.Dir = dir
+	const script = `cd "$0" && apt-get -qq -o APT::Sandbox::User=root download "$@"`
+	args := append([]string{"sh", "-c", script, dir}, names...)
+	if inside { // the network is outside, where the process is that made the namespaces
+		args = append([]string{"nsenter", "-t", fmt.Sprint(os.Getppid()), "-n", "-m"}, args...)
+	}
+	fetch := exec.CommandContext(ctx, args[0], args[1:]...)
 	if out, err := fetch.CombinedOutput(); err != nil {
 		t.Skipf("Debian's packages %v cannot be had: %v\n%s", names, err, out)
 	}
