@@ -74,9 +74,11 @@ func (r *Report) action() string {
 }
 
 // full tells whether the whole message goes back: only when it was asked for,
-// and only with a failure (RFC 3461 section 4.3).
+// and only with a failure (RFC 3461 section 4.3); never what had to travel in TLS
+// (RFC 8689 section 5).
 func (r *Report) full() bool {
-	return r.Type == envelope.BounceFailed && r.Envelopes[0].DSNRet == envelope.ReturnFull
+	e := &r.Envelopes[0]
+	return r.Type == envelope.BounceFailed && e.DSNRet == envelope.ReturnFull && e.Flags&envelope.RequireTLS == 0
 }
 
 // global tells whether the report may hold what is beyond ASCII, as the message

@@ -37,9 +37,15 @@ type Action struct {
 	from addr.Address   // of MailFrom: what is not empty replaces a part of the sender
 	tls  *tls.Config    // without name and verification
 	ca   *x509.CertPool
-	// Heard is who hears of the sessions; nil: nobody.
-	Heard *filter.Outbound
+	// strict is the action for mail that must travel in TLS: it takes no other
+	// way, and trusts no server without a certificate. Of itself it is nil.
+	strict *Action
+	// heard is who hears of the sessions; nil: nobody.
+	heard *filter.Outbound
 }
+
+// ToldTo lets o hear of the sessions.
+func (a *Action) ToldTo(o *filter.Outbound) { a.heard, a.strict.heard = o, o }
 
 // NewConfig makes one of what dispatcher was sent. bundle holds the certificates
 // that this system trusts; ca returns those of a `ca` by its name.
@@ -82,6 +88,9 @@ func NewConfig(gen mail.Gen, p *project.DispatcherConf, bundle []byte, ca func(s
 		if err := a.strength(p.Ciphers); err != nil {
 			return nil, fmt.Errorf("action %s: %w", r.Name, err)
 		}
+		strict := *a
+		strict.TLS, strict.NoVerify = true, false
+		a.strict = &strict
 		c.Actions[r.Name] = a
 	}
 	return c, nil

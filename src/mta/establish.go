@@ -112,7 +112,7 @@ func (s *session) listen(nc net.Conn, to netip.AddrPort, name string) {
 	if a, ok := nc.LocalAddr().(*net.TCPAddr); ok {
 		from = a.AddrPort()
 	}
-	if s.heard = s.relay.act.Heard.Session(s.id, name, from, to); s.heard != nil {
+	if s.heard = s.relay.act.heard.Session(s.id, name, from, to); s.heard != nil {
 		s.conn.Watch = s.heard.Line
 	}
 }

@@ -28,6 +28,7 @@ import (
 	"opensmtpd/src/mailerr"
 	"opensmtpd/src/mlog"
 	"opensmtpd/src/privsep/msg"
+	"opensmtpd/src/queue/envelope"
 	"opensmtpd/src/stat"
 )
 
@@ -238,6 +239,9 @@ func (m *MTA) Submit(t *msg.RelayTask) {
 	if act == nil {
 		m.refuse(job, "-", mailerr.Temporary(451, 3, 5, "Action is gone from the configuration", nil), false)
 		return
+	}
+	if t.Envelopes[0].Flags&envelope.RequireTLS != 0 {
+		act = act.strict
 	}
 	job.sender = act.sender(t.Envelopes[0].Sender)
 	if domain := forwarder(t); act.SRS && conf.SRS != nil && domain != "" {

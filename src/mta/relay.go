@@ -19,6 +19,7 @@ import (
 type relayKey struct {
 	gen    mail.Gen
 	action string
+	strict bool          // for mail that must travel in TLS
 	url    conf.RelayURL // of a relay that the configuration names
 	domain string        // else of the recipients
 }
@@ -78,7 +79,7 @@ func (c *counter) opened(now time.Duration) { c.conns, c.last, c.begun = c.conns
 // so.
 func (m *MTA) route(c *Config, act *Action, t *task) {
 	dest := t.Envelopes[0].Dest.Domain
-	key := relayKey{gen: c.Gen, action: act.Name}
+	key := relayKey{gen: c.Gen, action: act.Name, strict: act.strict == nil}
 	switch {
 	case act.Hosts != "":
 		m.goWork(func(ctx context.Context) { m.routeByTable(ctx, c, act, t, key) }, t)
@@ -179,10 +180,13 @@ func (m *MTA) join(c *Config, act *Action, t *task, key relayKey) {
 
 // check refuses what the configuration should have refused.
 func check(act *Action, u *conf.RelayURL) *mailerr.Error {
+	notls := u.Scheme == "smtp+notls" || u.Scheme == "lmtp"
 	switch {
+	case act.strict == nil && notls:
+		return noRequireTLS()
 	case u.Label != "" && act.AuthTable == "":
 		return mailerr.Temporary(451, 3, 5, "No auth table for relaying", nil)
-	case act.TLS && (u.Scheme == "smtp+notls" || u.Scheme == "lmtp"):
+	case act.TLS && notls:
 		return mailerr.Temporary(451, 7, 4, "TLS required for relaying", nil)
 	}
 	return nil

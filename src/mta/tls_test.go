@@ -10,6 +10,7 @@ import (
 
 	"opensmtpd/src/conf/project"
 	"opensmtpd/src/pki/pkitest"
+	"opensmtpd/src/queue/envelope"
 )
 
 // smarthost is a world whose mail all goes to one server by a url.
@@ -79,6 +80,43 @@ func TestSchemes(t *testing.T) {
 		}
 		if strings.HasPrefix(tc.want, failed) && len(s.got()) != 0 {
 			t.Errorf("%s: the server got a message", tc.url)
+		}
+	}
+}
+
+// TestRequireTLS: mail that must travel in TLS goes to servers that prove who they
+// are and promise the same, and to no other (RFC 8689).
+func TestRequireTLS(t *testing.T) {
+	a := authority(t)
+	good, bad := a.server(t, "mx.far.example"), a.server(t, "other.example")
+	const promise, none = "250-x\r\n250-REQUIRETLS\r\n250 STARTTLS", "250-x\r\n250 STARTTLS"
+	for _, tc := range []struct {
+		url  string
+		tls  *tls.Config
+		ehlo string
+		want string
+	}{
+		{"smtp://mx.far.example", good, promise, delivered},
+		{"smtp+tls://mx.far.example", good, promise, delivered},
+		{"smtp://mx.far.example", good, none, "permanent 5.7.30 REQUIRETLS support required\n"},
+		{"smtp+notls://mx.far.example", good, promise, "permanent 5.7.30 REQUIRETLS support required\n"},
+		{"lmtp://mx.far.example:25", good, promise, "permanent 5.7.30 REQUIRETLS support required\n"},
+		{"smtp://mx.far.example", bad, promise, failed + "TLS handshake failed"},
+		{"smtp://mx.far.example", nil, "250-x\r\n250 REQUIRETLS", failed + "TLS required but not supported by remote host"},
+	} {
+		s := &script{tls: tc.tls, say: map[string]string{"EHLO": tc.ehlo}}
+		w := smarthost(t, tc.url, a, nil)
+		w.server("192.0.2.1:25", s.serve)
+		task := w.task("b@far.example")
+		task.Envelopes[0].Flags |= envelope.RequireTLS
+		if got := outcomes(w.send(task)); !strings.HasPrefix(got, tc.want) {
+			t.Errorf("%s: %s, want %s", tc.url, got, tc.want)
+		}
+		if taken := len(s.got()) == 1; taken != (tc.want == delivered) {
+			t.Errorf("%s: the server got %d messages", tc.url, len(s.got()))
+		}
+		if said := s.said("MAIL"); tc.want == delivered && (len(said) != 1 || !strings.HasSuffix(said[0], " REQUIRETLS")) {
+			t.Errorf("%s: said %q", tc.url, said)
 		}
 	}
 }

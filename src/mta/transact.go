@@ -156,6 +156,7 @@ func (s *session) transaction(t *task, b message) client.Transaction {
 		tr.EightBit = s.conn.Ext().EightBit && !ascii(b.first)
 	}
 	tr.UTF8 = !ascii([]byte(tr.From))
+	tr.TLS = e.Flags&envelope.RequireTLS != 0
 	for i := range t.Envelopes {
 		e := &t.Envelopes[i]
 		tr.Rcpts[i] = client.Rcpt{To: e.Dest.SMTP(), Notify: e.DSNNotify, ORcpt: e.DSNORcpt}
@@ -199,10 +200,17 @@ func (s *session) unfit(t *task, tr *client.Transaction) *mailerr.Error {
 	switch {
 	case ext.MaxSize > 0 && t.Size > uint64(ext.MaxSize):
 		return mailerr.Permanent(552, 3, 4, "message too large for peer", nil)
+	case tr.TLS && (!ext.RequireTLS || s.conn.TLS() == nil):
+		return noRequireTLS()
 	case tr.UTF8 && !ext.UTF8:
 		return mailerr.Permanent(553, 6, 7, "peer does not offer SMTPUTF8, which the message needs", nil)
 	}
 	return nil
+}
+
+// noRequireTLS refuses mail that would leave TLS (RFC 8689 section 4.2).
+func noRequireTLS() *mailerr.Error {
+	return mailerr.Permanent(550, 7, 30, "REQUIRETLS support required", nil)
 }
 
 // send sends the message and returns what the server said at its end.

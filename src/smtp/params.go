@@ -36,6 +36,7 @@ const (
 	Ext8BitMIME
 	ExtDSN
 	ExtUTF8
+	ExtRequireTLS
 )
 
 // Mail is the argument of MAIL FROM.
@@ -47,6 +48,8 @@ type Mail struct {
 	EnvID  string // xtext as given
 	Auth   string // xtext as given (RFC 4954 section 5)
 	UTF8   bool   // RFC 6531 section 3.4
+	// RequireTLS wants every server on the way to use TLS (RFC 8689 section 2).
+	RequireTLS bool
 }
 
 // Rcpt is the argument of RCPT TO.
@@ -73,6 +76,7 @@ var mailParams = []param[Mail]{
 	{name: "RET", ext: ExtDSN, set: setReturn},
 	{name: "ENVID", ext: ExtDSN, set: setEnvID},
 	{name: "SMTPUTF8", ext: ExtUTF8, bare: true, set: setUTF8},
+	{name: "REQUIRETLS", ext: ExtRequireTLS, bare: true, set: setRequireTLS},
 }
 
 var rcptParams = []param[Rcpt]{
@@ -237,6 +241,11 @@ func setEnvID(m *Mail, v string) *mailerr.Error {
 
 func setUTF8(m *Mail, _ string) *mailerr.Error {
 	m.UTF8 = true
+	return nil
+}
+
+func setRequireTLS(m *Mail, _ string) *mailerr.Error {
+	m.RequireTLS = true
 	return nil
 }
 

@@ -42,7 +42,7 @@ var (
 
 // Extensions are what a server has offered.
 type Extensions struct {
-	StartTLS, Pipelining, EightBit, DSN, UTF8, Enhanced bool
+	StartTLS, Pipelining, EightBit, DSN, UTF8, RequireTLS, Enhanced bool
 
 	Size    bool
 	MaxSize int64    // 0: it does not say
@@ -132,6 +132,8 @@ func (e *Extensions) add(line string) {
 		e.EightBit = true
 	case "DSN":
 		e.DSN = true
+	case "REQUIRETLS":
+		e.RequireTLS = true
 	case "SMTPUTF8":
 		e.UTF8 = true
 	case "ENHANCEDSTATUSCODES":

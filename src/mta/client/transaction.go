@@ -14,6 +14,7 @@ type Transaction struct {
 	Size     int64  // of the message as it will be sent, bytes; an estimate will do
 	EightBit bool   // it has bytes above 127
 	UTF8     bool   // an address has, or a header field that needs SMTPUTF8
+	TLS      bool   // the server must pass it on in TLS alone (RFC 8689)
 	Return   envelope.Return
 	EnvID    string // xtext
 	Rcpts    []Rcpt
@@ -188,6 +189,9 @@ func (c *Conn) appendMail(b []byte, t *Transaction) []byte {
 	}
 	if c.ext.UTF8 && t.UTF8 {
 		b = append(b, " SMTPUTF8"...)
+	}
+	if t.TLS {
+		b = append(b, " REQUIRETLS"...)
 	}
 	if c.ext.DSN {
 		switch t.Return {

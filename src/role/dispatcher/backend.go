@@ -148,6 +148,9 @@ func (b *backend) Rcpt(ctx context.Context, s *server.Session, t *server.Transac
 	if t.Mail.UTF8 {
 		m.Flags |= envelope.SMTPUTF8
 	}
+	if t.Mail.RequireTLS {
+		m.Flags |= envelope.RequireTLS
+	}
 	var got msg.Expanded
 	if err := b.lka.Call(ctx, &m, &got); err != nil {
 		// Nobody knows what queue has got or will get: the transaction is void,

@@ -144,7 +144,7 @@ func (r *Role) Prepare(_ context.Context, c proc.Conf) error {
 	}
 	if err == nil {
 		for _, a := range g.relay.Actions {
-			a.Heard = g.filters.Outbound(a.Filter)
+			a.ToldTo(g.filters.Outbound(a.Filter))
 		}
 	}
 	if err != nil {

@@ -305,6 +305,7 @@ func flagNames(e *envelope.Envelope, info runq.Info) []string {
 		{e.Flags&envelope.Authenticated != 0, "auth"},
 		{e.Flags&envelope.Internal != 0, "internal"},
 		{e.Flags&envelope.SMTPUTF8 != 0, "smtputf8"},
+		{e.Flags&envelope.RequireTLS != 0, "requiretls"},
 		{info.Suspended, "suspend"},
 		{info.Held, "hold"},
 	} {

@@ -239,7 +239,7 @@ func (r *Role) sendReport(ctx context.Context, g *pendingReport) *mailerr.Error 
 // question is what lookup is asked: who gets the report, as for any message of
 // this machine.
 func (r *Role) question(g *pendingReport, id mail.MessageID, host string) *msg.Expand {
-	flags := envelope.IsBounce | envelope.Internal | g.envs[0].Flags&envelope.SMTPUTF8
+	flags := envelope.IsBounce | envelope.Internal | g.envs[0].Flags&envelope.OursAlone
 	return &msg.Expand{
 		Gen: r.conf.Load().gen, Session: mail.SessionID(r.session.Add(0x9e3779b97f4a7c15)), Message: id,
 		Flags:  flags,

@@ -41,6 +41,9 @@ func (s *Session) ehlo(arg string) smtp.Reply {
 	if !s.Listener.NoDSN {
 		lines = append(lines, "DSN")
 	}
+	if s.TLS != nil {
+		lines = append(lines, "REQUIRETLS")
+	}
 	if t := s.Listener.TLS; t != nil && s.TLS == nil {
 		lines = append(lines, "STARTTLS")
 	}
@@ -80,6 +83,9 @@ func (s *Session) bracketed() string {
 // some do.
 func (s *Session) extensions() smtp.Extension {
 	ext := smtp.ExtSize | smtp.Ext8BitMIME | smtp.ExtUTF8
+	if s.TLS != nil {
+		ext |= smtp.ExtRequireTLS
+	}
 	if !s.Listener.NoDSN {
 		ext |= smtp.ExtDSN
 	}
