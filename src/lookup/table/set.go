@@ -89,7 +89,14 @@ func (s *set) visit(service Service, key, delim string, yield func(int) bool) {
 		return more
 	})
 	if more {
-		s.visitForm(service, other, delim, yield)
+		s.visitForm(service, other, delim, func(i int) bool {
+			more = yield(i)
+			return more
+		})
+	}
+	// A name may have some of its labels in one form and some in the other.
+	if third := addr.OtherForm(other); more && third != "" && !addr.EqualDomain(third, key) {
+		s.visitForm(service, third, delim, yield)
 	}
 }
 

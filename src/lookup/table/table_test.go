@@ -56,6 +56,7 @@ func TestMatch(t *testing.T) {
 		{Domain, "example.org", "example.org EXAMPLE.org", "a.example.org example.orgx"},
 		{Domain, "bücher.example", "bücher.example xn--bcher-kva.example XN--bcher-kva.EXAMPLE", "bucher.example"},
 		{Domain, "xn--bcher-kva.example", "bücher.example xn--bcher-kva.example", "xn--bcher-kvb.example"},
+		{Domain, "bücher.österreich.example xn--bcher-kva.xn--sterreich-z7a.example", "bücher.xn--sterreich-z7a.example xn--bcher-kva.österreich.example", "bucher.example"},
 		{Domain, "*.bücher.example", "a.xn--bcher-kva.example", "bücher.example"},
 		{MailAddr, "@bücher.example", "a@bücher.example a@xn--bcher-kva.example", "a@bucher.example"},
 		{MailAddr, "ü@xn--bcher-kva.example", "ü@bücher.example", "u@bücher.example"},
