@@ -19,7 +19,7 @@ FUZZTIME	?= 20s
 GORELEASER	= github.com/goreleaser/goreleaser/v2@v2.15.1
 STATICCHECK	= honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-PROGRAMS	= smtpd smtpctl makemap mail.maildir mail.mboxfile mail.lmtp mail.mda \
+PROGRAMS	= smtpd smtpctl makemap smtp mail.maildir mail.mboxfile mail.lmtp mail.mda \
 		  table-sqlite table-postgres table-ldap
 # Those that smtpd runs, below LIBEXECDIR.
 LIBEXECS	= $(filter mail.% table-%,$(PROGRAMS))
@@ -110,6 +110,7 @@ deb: build
 install: build install-files
 	install -m 0755 bin/smtpd $(DESTDIR)$(SBINDIR)/smtpd
 	install -m 0755 bin/smtpctl $(DESTDIR)$(SBINDIR)/smtpctl
+	install -m 0755 bin/smtp $(DESTDIR)$(BINDIR)/smtp
 	@# The group owns the offline queue; who installs without root sets it later.
 	@if chgrp $(QUEUEGROUP) $(DESTDIR)$(SBINDIR)/smtpctl 2>/dev/null; then \
 		chmod 2555 $(DESTDIR)$(SBINDIR)/smtpctl; \
@@ -145,7 +146,7 @@ package-files:
 ## uninstall: remove what install put there; configuration and mail stay
 uninstall:
 	rm -f $(addprefix $(DESTDIR)$(SBINDIR)/,smtpd smtpctl $(SBINLINKS))
-	rm -f $(addprefix $(DESTDIR)$(BINDIR)/,$(BINLINKS))
+	rm -f $(addprefix $(DESTDIR)$(BINDIR)/,smtp $(BINLINKS))
 	rm -f $(addprefix $(DESTDIR)$(LIBEXECDIR)/,$(LIBEXECS))
 	@for m in $(PAGES); do rm -f $(DESTDIR)$(MANDIR)/man$${m##*.}/$$m; done
 	@if test -d $(DESTDIR)$(LIBEXECDIR); then rmdir $(DESTDIR)$(LIBEXECDIR); fi

@@ -47,7 +47,7 @@ func TestInstallUninstall(t *testing.T) {
 	}
 	run("install")
 	for _, want := range []string{
-		"/usr/local/sbin/smtpd", "/usr/local/sbin/smtpctl", "/usr/local/libexec/opensmtpd/mail.maildir",
+		"/usr/local/sbin/smtpd", "/usr/local/sbin/smtpctl", "/usr/local/bin/smtp", "/usr/local/libexec/opensmtpd/mail.maildir",
 		"/usr/local/libexec/opensmtpd/mail.mboxfile", "/usr/local/libexec/opensmtpd/mail.lmtp", "/usr/local/libexec/opensmtpd/mail.mda",
 		"/usr/local/libexec/opensmtpd/table-sqlite", "/usr/local/share/man/man7/smtpd-tables.7",
 		"/usr/local/share/man/man5/smtpd.conf.5", "/usr/local/share/man/man8/mail.lmtp.8", "/etc/mail/smtpd.conf", "/etc/mail/aliases",
