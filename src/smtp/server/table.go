@@ -43,7 +43,7 @@ var commands = [...]row{
 	{"RCPT TO", PhaseRcptTo, needTx, (*Session).checkRcpt, (*Session).rcpt},
 	{"DATA", PhaseData, noArg | needTx | last, (*Session).checkData, (*Session).data},
 	{"BDAT", NoPhase, 0, nil, (*Session).bdat},
-	{"RSET", PhaseRset, noArg | needHelo, nil, (*Session).rset},
+	{"RSET", PhaseRset, noArg, nil, (*Session).rset},
 	{"QUIT", PhaseQuit, noArg, nil, (*Session).quit},
 	{"NOOP", PhaseNoop, 0, nil, (*Session).noop},
 	{"VRFY", NoPhase, 0, (*Session).checkVrfy, (*Session).vrfy},
