@@ -250,8 +250,21 @@ type FilterCond struct {
 
 // Decision is what a built-in filter does.
 type Decision struct {
-	Kind string // bypass disconnect junk reject rewrite report
+	Kind string // bypass disconnect greylist junk reject rewrite report
 	Arg  string // the reply, address or report line
+	Grey Grey   `json:",omitzero"` // of greylist
+}
+
+// Grey is the times of greylist.
+type Grey struct {
+	Delay     time.Duration // before it a try is too early
+	Expire    time.Duration // after it a try is a first one again
+	Whitelist time.Duration // how long a proven network passes after it was last seen
+}
+
+// UsualGrey is what holds where a filter says nothing.
+func UsualGrey() Grey {
+	return Grey{Delay: 25 * time.Minute, Expire: 4 * time.Hour, Whitelist: 36 * 24 * time.Hour}
 }
 
 // Auth tells what a listener wants of AUTH.

@@ -22,7 +22,7 @@ var reserved = map[string]bool{
 	"data-line": true, "dhe": true, "disconnect": true, "domain": true,
 	"ehlo": true, "encryption": true, "expand-only": true, "fcrdns": true,
 	"filter": true, "for": true, "forward-only": true, "from": true,
-	"group": true, "helo": true, "helo-src": true, "host": true,
+	"greylist": true, "group": true, "helo": true, "helo-src": true, "host": true,
 	"hostname": true, "hostnames": true, "include": true, "inet4": true,
 	"inet6": true, "junk": true, "key": true, "limit": true, "listen": true,
 	"lmtp": true, "local": true, "mail-from": true, "maildir": true,

@@ -37,6 +37,18 @@ type RelayRow struct {
 	Refs      int    `json:"refcount"`
 }
 
+// GreyRow is one line of "smtpctl show greylist" (msg.VerbShowGreylist).
+type GreyRow struct {
+	State  string `json:"state"` // "white": it passes; "grey": it is to come again
+	Net    string `json:"net"`
+	Name   string `json:"name,omitempty"` // of the client, by DNS
+	Sender string `json:"sender"`         // grey
+	Rcpt   string `json:"rcpt,omitempty"` // grey
+	First  int64  `json:"first"`          // Unix seconds, as the following
+	Ready  int64  `json:"ready,omitempty"`
+	Until  int64  `json:"until"` // 0: for ever
+}
+
 // HoststatRow is one line of "smtpctl show hoststats" (msg.VerbShowHoststats).
 type HoststatRow struct {
 	Domain string `json:"domain"`

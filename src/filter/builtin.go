@@ -6,6 +6,7 @@ import (
 	"net/netip"
 
 	"opensmtpd/src/conf/project"
+	"opensmtpd/src/filter/greylist"
 	"opensmtpd/src/lookup/table"
 	"opensmtpd/src/mail"
 	"opensmtpd/src/smtp"
@@ -36,6 +37,7 @@ type builtin struct {
 	decide decision
 	reply  smtp.Reply // of reject and disconnect
 	arg    string     // of rewrite and report
+	rule   greylist.Rule
 }
 
 type decision uint8
@@ -47,15 +49,17 @@ const (
 	reject
 	rewrite
 	report
+	grey
 )
 
 // decisions are the words of smtpd.conf(5). Never written.
 var decisions = map[string]decision{
 	"bypass": bypass, "disconnect": disconnect, "junk": junk, "reject": reject, "rewrite": rewrite, "report": report,
+	"greylist": grey,
 }
 
 func newBuiltin(f *project.Filter) (*builtin, error) {
-	b := &builtin{name: f.Name, arg: f.Decide.Arg}
+	b := &builtin{name: f.Name, arg: f.Decide.Arg, rule: greylist.Rule(f.Decide.Grey)}
 	var ok bool
 	if b.phase, ok = phases[f.Phase]; !ok {
 		return nil, fmt.Errorf("filter %s: unknown phase %q", f.Name, f.Phase)

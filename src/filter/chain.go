@@ -25,6 +25,7 @@ type Options struct {
 	Log      *mlog.Logger
 	Tables   Tables
 	Programs map[string]*Program // of this generation, by name
+	Greylist Greylist
 }
 
 // New returns the filters of a generation.
@@ -157,6 +158,10 @@ func (c *chain) judge(e *element, q *question) bool {
 		q.verdict.Marked = true
 	case rewrite:
 		q.rewrite(b.arg)
+	case grey:
+		if v, ok := c.greylist(b, q); !ok {
+			return q.refuse(v)
+		}
 	case report:
 		c.say(q, "builtin", b.name, b.arg)
 	}

@@ -104,6 +104,7 @@ type rig struct {
 	tables   words
 	programs *Programs
 	named    map[string]*Program
+	grey     Greylist
 	ended    chan string // identities that were given up
 	srv      *server.Server
 	ln       *server.Listener
@@ -147,7 +148,7 @@ func (r *rig) filter(list ...project.Filter) {
 		chain.Chain = append(chain.Chain, f.Name)
 	}
 	d.Filters = append(d.Filters, chain)
-	f, err := New(Options{Clock: r.clk, Log: mlog.New(r.log, true), Tables: r.tables, Programs: r.named}, d).Inbound("all")
+	f, err := New(Options{Clock: r.clk, Log: mlog.New(r.log, true), Tables: r.tables, Programs: r.named, Greylist: r.grey}, d).Inbound("all")
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -233,6 +233,12 @@ func (c *checker) reply(f *conf.Filter) {
 		} else if strings.IndexFunc(arg, func(r rune) bool { return r < ' ' || r == 0x7f }) >= 0 {
 			c.diags.Errorf(pos, "the reply of %s has a control character", f.Decide.Kind)
 		}
+	case "greylist":
+		if g := f.Decide.Grey; g.Expire <= g.Delay {
+			c.hinted(f.Place("decision"), "give a longer expire, or a shorter delay",
+				"greylist would never let anybody pass: it expires after %s, before the delay of %s is over",
+				conf.FormatDelay(g.Expire), conf.FormatDelay(g.Delay))
+		}
 	case "rewrite":
 		switch f.Phase {
 		case "helo", "ehlo", "mail-from", "rcpt-to":

@@ -3,6 +3,7 @@ package hcl
 import (
 	"slices"
 	"strings"
+	"time"
 
 	hcl2 "github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
@@ -20,7 +21,7 @@ var (
 		"connect": 3, "helo": 4, "ehlo": 4, "starttls": 4, "auth": 5, "mail-from": 6, "rcpt-to": 7, "data": 6, "commit": 6,
 	}
 	phaseWords    = []string{"connect", "helo", "ehlo", "starttls", "auth", "mail-from", "rcpt-to", "data", "commit"}
-	decisionWords = []string{"bypass", "disconnect", "junk", "reject", "report", "rewrite"}
+	decisionWords = []string{"bypass", "disconnect", "greylist", "junk", "reject", "report", "rewrite"}
 	formWords     = []string{"chain", "proc", "proc-exec", "phase"}
 )
 
@@ -119,11 +120,29 @@ func (p *parser) proc(b *hclsyntax.Block) {
 	c.Bad = p.bad
 }
 
+// greyTimes are the times of greylist.
+func greyTimes() []filterField {
+	one := func(word string, to func(*conf.Grey) *time.Duration) filterField {
+		return filterField{word, func(p *parser, f *conf.Filter, a *hclsyntax.Attribute) {
+			p.mark(&f.Node, word, a.Expr.Range())
+			*to(&f.Decide.Grey) = p.delay(a.Expr)
+		}}
+	}
+	return []filterField{
+		one("delay", func(g *conf.Grey) *time.Duration { return &g.Delay }),
+		one("expire", func(g *conf.Grey) *time.Duration { return &g.Expire }),
+		one("whitelist", func(g *conf.Grey) *time.Duration { return &g.Whitelist }),
+	}
+}
+
 // builtin reads a phase, one condition and one decision.
 func (p *parser) builtin(f *conf.Filter, b *hclsyntax.Block) {
 	if a := b.Body.Attributes["phase"]; a != nil { // conditions depend on it
 		p.mark(&f.Node, "phase", a.Expr.Range())
 		f.Phase = p.oneOf(a.Expr, phaseWords...)
+	}
+	if b.Body.Attributes["greylist"] != nil { // what is not said is as usual
+		f.Decide.Grey = conf.UsualGrey()
 	}
 	table := []filterField{{"phase", func(*parser, *conf.Filter, *hclsyntax.Attribute) {}}}
 	for _, word := range condWords {
@@ -132,6 +151,7 @@ func (p *parser) builtin(f *conf.Filter, b *hclsyntax.Block) {
 	for _, word := range decisionWords {
 		table = append(table, filterField{word, (*parser).decision})
 	}
+	table = append(table, greyTimes()...)
 	fields(p, "filter … phase", b.Body, f, table)
 	switch {
 	case p.bad:
@@ -139,6 +159,10 @@ func (p *parser) builtin(f *conf.Filter, b *hclsyntax.Block) {
 		p.fail(b.TypeRange, "conditions: "+strings.Join(condWords[:phases[f.Phase]], ", "), "filter %s has no condition", f.Name)
 	case f.Decide.Kind == "":
 		p.fail(b.TypeRange, "decisions: "+strings.Join(decisionWords, ", "), "filter %s has no decision", f.Name)
+	case f.Decide.Kind != "greylist" && f.Decide.Grey != conf.Grey{}:
+		p.fail(b.TypeRange, "", "delay, expire and whitelist are of greylist alone")
+	case f.Decide.Kind == "greylist" && f.Phase != "rcpt-to":
+		p.fail(b.TypeRange, "greylist in phase rcpt-to", "greylist needs a recipient, which phase %s has not", f.Phase)
 	}
 }
 
@@ -172,7 +196,7 @@ func (p *parser) decision(f *conf.Filter, a *hclsyntax.Attribute) {
 	}
 	p.mark(&f.Node, "decision", a.NameRange)
 	f.Decide.Kind = a.Name
-	if a.Name != "junk" && a.Name != "bypass" {
+	if a.Name != "junk" && a.Name != "bypass" && a.Name != "greylist" {
 		p.mark(&f.Node, "argument", a.Expr.Range())
 		f.Decide.Arg = p.word(a.Expr, "the text of "+a.Name)
 		return
@@ -181,7 +205,7 @@ func (p *parser) decision(f *conf.Filter, a *hclsyntax.Attribute) {
 	case p.bad:
 	case !on:
 		p.fail(a.Expr.Range(), "write "+a.Name+" = true", "%s = false decides nothing", a.Name)
-	case f.Phase == "commit":
+	case f.Phase == "commit" && a.Name != "greylist":
 		p.fail(a.NameRange, "take the decision in an earlier phase", "%s is too late in phase commit", a.Name)
 	}
 }

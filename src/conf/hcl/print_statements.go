@@ -3,6 +3,7 @@ package hcl
 import (
 	"fmt"
 	"strconv"
+	"time"
 
 	"opensmtpd/src/conf"
 )
@@ -200,6 +201,21 @@ func (l *lines) onFailure(f *conf.Filter) {
 	}
 }
 
+func (l *lines) greylist(f *conf.Filter) {
+	if f.Decide.Kind != "greylist" {
+		return
+	}
+	g, usual := f.Decide.Grey, conf.UsualGrey()
+	one := func(word string, d, usual time.Duration) {
+		if d != usual {
+			l.str(word, conf.FormatDelay(d))
+		}
+	}
+	one("delay", g.Delay, usual.Delay)
+	one("expire", g.Expire, usual.Expire)
+	one("whitelist", g.Whitelist, usual.Whitelist)
+}
+
 func (w *writer) chain(f *conf.Filter) string {
 	out := make([]string, len(f.Chain))
 	for i, name := range f.Chain {
@@ -224,8 +240,9 @@ func (w *writer) filter(f *conf.Filter) {
 		for _, c := range f.Conds {
 			l.set(c.Kind, w.cond(c.Not, c.Regex, c.Table))
 		}
-		if k := f.Decide.Kind; k == "junk" || k == "bypass" {
+		if k := f.Decide.Kind; k == "junk" || k == "bypass" || k == "greylist" {
 			l.flag(k, true)
+			l.greylist(f)
 		} else {
 			l.set(k, str(f.Decide.Arg))
 		}

@@ -146,7 +146,7 @@ func (p *parser) decision(f *conf.Filter) {
 	syntax.Mark(&f.Node, "decision", p.Tok.Pos)
 	switch {
 	case p.Tok.Kind != lex.Word:
-		p.Unexpected("a decision: bypass, disconnect, junk, reject, report or rewrite")
+		p.Unexpected("a decision: bypass, disconnect, greylist, junk, reject, report or rewrite")
 	case word == "junk" || word == "bypass":
 		if f.Phase == "commit" {
 			p.Fail(p.Tok.Pos, "take the decision in an earlier phase", "%s is too late in phase commit", word)
@@ -163,10 +163,37 @@ func (p *parser) decision(f *conf.Filter) {
 			p.Diags.Warnf(pos, "the reply of %s has no code: %s goes before it", word, code)
 			f.Decide.Arg = code + " " + f.Decide.Arg
 		}
+	case word == "greylist":
+		p.greylist(f)
 	case slices.Contains(condsRcpt, word):
 		p.Fail(p.Tok.Pos, "make two filters, and a chain of them", "a filter has one condition")
 	default:
-		p.Unexpected("a decision: bypass, disconnect, junk, reject, report or rewrite")
+		p.Unexpected("a decision: bypass, disconnect, greylist, junk, reject, report or rewrite")
+	}
+}
+
+// greylist reads GREYLIST and its times.
+func (p *parser) greylist(f *conf.Filter) {
+	if f.Phase != "rcpt-to" {
+		p.Fail(p.Tok.Pos, "greylist in phase rcpt-to", "greylist needs a recipient, which phase %s has not", f.Phase)
+		return
+	}
+	p.Advance()
+	f.Decide.Kind, f.Decide.Grey = "greylist", conf.UsualGrey()
+	for p.More() {
+		pos, word := p.Tok.Pos, p.Tok.Text
+		switch {
+		case p.Skip("delay"):
+			f.Decide.Grey.Delay = p.Delay("the delay")
+		case p.Skip("expire"):
+			f.Decide.Grey.Expire = p.Delay("the time in which a client must come again")
+		case p.Skip("whitelist"):
+			f.Decide.Grey.Whitelist = p.Delay("how long a network passes")
+		default:
+			p.UnknownOption("greylist", []string{"delay", "expire", "whitelist"})
+			return
+		}
+		p.Once(&f.Node, word, pos)
 	}
 }
 

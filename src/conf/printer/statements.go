@@ -100,6 +100,18 @@ func (o *opts) onFailure(f *conf.Filter) {
 	o.flag(f.OnFailure == conf.Bypass, "bypass")
 }
 
+func (o *opts) greylist(g conf.Grey) {
+	usual := conf.UsualGrey()
+	one := func(word string, d, usual time.Duration) {
+		if d != usual {
+			o.words = append(o.words, word, conf.FormatDelay(d))
+		}
+	}
+	one("delay", g.Delay, usual.Delay)
+	one("expire", g.Expire, usual.Expire)
+	one("whitelist", g.Whitelist, usual.Whitelist)
+}
+
 func (p *printer) filter(f *conf.Filter) {
 	o := &opts{p, []string{"filter", p.word(f.Name)}}
 	switch f.Kind {
@@ -118,7 +130,9 @@ func (p *printer) filter(f *conf.Filter) {
 			o.cond(conf.Cond{Pos: f.Pos, Not: c.Not, Regex: c.Regex, Table: c.Table}, c.Kind)
 		}
 		o.words = append(o.words, f.Decide.Kind)
-		if k := f.Decide.Kind; k != "junk" && k != "bypass" {
+		if k := f.Decide.Kind; k == "greylist" {
+			o.greylist(f.Decide.Grey)
+		} else if k != "junk" && k != "bypass" {
 			o.words = append(o.words, p.word(f.Decide.Arg))
 		}
 	}

@@ -55,3 +55,11 @@ func relayLine(r *ctl.RelayRow) string {
 func hoststatLine(r *ctl.HoststatRow) string {
 	return fmt.Sprintf("%s|%d|%s", visible(r.Domain), time.Unix(r.When, 0).Unix(), visible(r.Status))
 }
+
+// greyLine has a network that passes, or a triplet that is to come again.
+func greyLine(r *ctl.GreyRow) string {
+	if r.State != "grey" {
+		return fmt.Sprintf("%s|%s|%s|%d|%d", r.State, r.Net, visible(r.Name), r.First, r.Until)
+	}
+	return fmt.Sprintf("%s|%s|%s|%d|%d|%s|%s|%d", r.State, r.Net, visible(r.Name), r.First, r.Until, address(r.Sender), address(r.Rcpt), r.Ready)
+}

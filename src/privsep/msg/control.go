@@ -46,6 +46,12 @@ const (
 	// VerbResumeSMTP goes on. No args.
 	VerbPauseSMTP  Verb = "pause smtp"
 	VerbResumeSMTP Verb = "resume smtp"
+	// VerbShowGreylist lists the greylist. No args. Rows: ctl.GreyRow.
+	VerbShowGreylist Verb = "show greylist"
+	// VerbWhitelist lets a network pass the greylist, and VerbUnwhitelist
+	// forgets that it does. Args: an address or a network.
+	VerbWhitelist   Verb = "whitelist"
+	VerbUnwhitelist Verb = "unwhitelist"
 )
 
 // What lookup serves.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"opensmtpd/src/ctl"
+	"opensmtpd/src/filter/greylist"
 	"opensmtpd/src/lookup/expand"
 	"opensmtpd/src/mail"
 	"opensmtpd/src/privsep/msg"
@@ -65,6 +66,10 @@ func verbs() []verb {
 		{msg.VerbShowRelays, operators, none, proc.Dispatcher, short},
 		{msg.VerbShowHoststats, operators, none, proc.Dispatcher, short},
 		{msg.VerbResumeRoute, operators, route, proc.Dispatcher, short},
+
+		{msg.VerbShowGreylist, operators, none, proc.Dispatcher, short},
+		{msg.VerbWhitelist, operators, one(greylist.ParseNet), proc.Dispatcher, short},
+		{msg.VerbUnwhitelist, operators, one(greylist.ParseNet), proc.Dispatcher, short},
 
 		{msg.VerbUpdateTable, operators, tableName, proc.Lookup, long},
 		{msg.VerbExplain, operators, question, proc.Lookup, short},

@@ -49,6 +49,7 @@ func (r *Role) filters(g *generation, p *project.DispatcherConf) error {
 	}
 	g.filters = filter.New(filter.Options{
 		Clock: r.clock, Log: r.log, Tables: tables{r.env.Peers[proc.Lookup]}, Programs: g.programs,
+		Greylist: r.grey,
 	}, p)
 	all := g.net
 	if g.socket != nil {

@@ -66,14 +66,18 @@ func refuse(nc net.Conn) {
 }
 
 // control serves smtpctl.
-func (r *Role) control(_ context.Context, q proc.Request) {
+func (r *Role) control(ctx context.Context, q proc.Request) {
 	var m msg.Control
 	if err := q.Parse(&m); err != nil {
 		q.Fail(mailerr.Permanent(500, 5, 2, "Syntax error", err))
 		return
 	}
-	if rows, err, mine := r.relay.control(&m); err != nil {
-		q.Fail(err)
+	rows, failed, mine := r.relay.control(&m)
+	if !mine {
+		rows, failed, mine = r.grey.control(ctx, &m)
+	}
+	if failed != nil {
+		q.Fail(failed)
 		return
 	} else if mine {
 		q.Reply(rows)

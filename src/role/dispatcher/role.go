@@ -49,6 +49,7 @@ type Role struct {
 	ctx    context.Context // of what sessions ask crypto; ends with the process
 	// programs are the filter programs of all generations.
 	programs *filter.Programs
+	grey     *greylisting
 
 	mu       sync.Mutex
 	prepared *generation
@@ -87,6 +88,7 @@ func New(env proc.Env) (*Role, error) {
 	r.places = maxSessions()
 	r.relay = newRelaying(env, &r.stats, nil)
 	r.programs = newPrograms(env)
+	r.grey = newGreylisting(env)
 	r.smtp = server.New(server.Config{Backend: r.back, Clock: env.Clock, Log: env.Log, NewID: rand.Uint64, Trace: env.Trace, Quiet: debug.FreeOSMemory,
 		Secured: func(s *server.Session) { r.secure(s).Add(1) }})
 	for _, what := range env.Paused {
@@ -310,6 +312,7 @@ func (r *Role) Run(ctx context.Context) error {
 	helpers.Go(func() { r.smtp.Run(inner) })
 	helpers.Go(func() { r.back.ids.run(inner) })
 	helpers.Go(func() { r.relay.run(inner) })
+	helpers.Go(func() { r.grey.run(inner) })
 
 	accepting, stop := context.WithCancel(ctx)
 	defer stop()

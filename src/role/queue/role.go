@@ -142,6 +142,8 @@ func (r *Role) Handlers() []proc.Handler {
 		{From: proc.Dispatcher, Type: msg.TypeBodyChunk, Do: r.bodyChunk},
 		{From: proc.Dispatcher, Type: msg.TypeCommit, Do: r.commit},
 		{From: proc.Dispatcher, Type: msg.TypeDiscard, Do: r.discard},
+		{From: proc.Dispatcher, Type: msg.TypeKeep, Do: r.keep},
+		{From: proc.Dispatcher, Type: msg.TypeKept, Concurrent: true, Do: r.kept},
 		{From: proc.Control, Type: msg.TypeControl, Concurrent: true, Do: r.control},
 		{From: proc.Control, Type: msg.TypeStats, Do: r.showStats},
 	}...)
