@@ -63,6 +63,7 @@ type noRelayer struct{}
 
 func (noRelayer) Dest(_, domain string) string { return domain }
 func (noRelayer) Domain(dest string) string    { return dest }
+func (noRelayer) Flush()                       {}
 func (noRelayer) Close(context.Context)        {}
 func (noRelayer) Relay(w *Relaying) {
 	w.Done(Relayed{Err: mailerr.Temporary(451, 3, 2, "No relaying on this server", nil)})

@@ -28,6 +28,9 @@ const (
 	// maxDown bounds the destinations for which envelopes are remembered, to be
 	// tried as soon as they are back.
 	maxDown = 10_000
+	// maxRound is how many envelopes gather before they are sent although more
+	// are due: a round has no end while mail comes in faster than it is handed on.
+	maxRound = 1000
 )
 
 // leases gives envelopes to dispatcher and takes the results. It is the Relayer.
@@ -44,6 +47,7 @@ type leases struct {
 	work sync.WaitGroup
 
 	mu      sync.Mutex
+	round   []*Relaying // due at once, not all here yet
 	pending []*Relaying // to be sent
 	sending bool        // a goroutine does
 	tasks   map[uint64]*lease
@@ -102,21 +106,40 @@ func (l *leases) Domain(dest string) string {
 	return domain
 }
 
-// Relay implements Relayer. Envelopes gather while the last ones are being sent,
-// so that those of one message go together.
+// Relay implements Relayer. Envelopes gather until Flush: those of one message
+// become due together, and go in one task however soon the last ones were sent.
 func (l *leases) Relay(w *Relaying) {
 	l.mu.Lock()
 	closed := l.closed
 	if !closed {
-		l.pending = append(l.pending, w)
-		if !l.sending {
-			l.sending = true
-			l.work.Go(l.send)
+		l.round = append(l.round, w)
+		if len(l.round) >= maxRound {
+			l.flush()
 		}
 	}
 	l.mu.Unlock()
 	if closed {
 		w.Done(Relayed{Returned: true})
+	}
+}
+
+// Flush implements Relayer.
+func (l *leases) Flush() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.flush()
+}
+
+// flush has sent what has gathered, with the lock held.
+func (l *leases) flush() {
+	if len(l.round) == 0 {
+		return
+	}
+	l.pending = append(l.pending, l.round...)
+	l.round = nil
+	if !l.sending {
+		l.sending = true
+		l.work.Go(l.send)
 	}
 }
 
@@ -342,8 +365,8 @@ func (l *leases) back(dest string) {
 func (l *leases) Close(ctx context.Context) {
 	l.mu.Lock()
 	l.closed = true
-	pending := l.pending
-	l.pending = nil
+	pending := append(l.pending, l.round...)
+	l.pending, l.round = nil, nil
 	var drained chan struct{}
 	if len(l.tasks) > 0 {
 		drained = make(chan struct{})

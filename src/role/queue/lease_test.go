@@ -87,6 +87,41 @@ func TestLease(t *testing.T) {
 	}
 }
 
+// However quick the sender of tasks is: what becomes due at once is parted only
+// where a round has no end.
+func TestLeaseRound(t *testing.T) {
+	d := prepare(t, options{leases: true})
+	give := func(n int, m mail.MessageID) {
+		for i := range n {
+			e := d.mailFor(m, uint32(i), "x")
+			d.leases.Relay(&Relaying{Envelope: &e, Body: []byte(text), Size: int64(len(text))})
+		}
+		d.leases.work.Wait() // what is being sent already
+	}
+	sent := func(want ...int) {
+		t.Helper()
+		d.leases.work.Wait()
+		var got []int
+		for len(d.disp.tasks) > 0 {
+			got = append(got, len((<-d.disp.tasks).Envelopes))
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("tasks of %v envelopes, want %v", got, want)
+		}
+	}
+	give(1, 1)
+	give(2, 1)
+	sent()
+	d.leases.Flush()
+	sent(3)
+	d.leases.Flush()
+	sent()
+	for m := range mail.MessageID(maxRound / 50) {
+		give(50, m+2)
+	}
+	sent(slices.Repeat([]int{50}, maxRound/50)...)
+}
+
 // A task that came back untried leaves no trace.
 func TestLeaseReturned(t *testing.T) {
 	d := leasing(t, nil)

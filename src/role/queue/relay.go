@@ -18,8 +18,11 @@ type Relayer interface {
 	// Domain is the domain behind a name that Dest gave, "" when there is none:
 	// its `mta limit` holds.
 	Domain(dest string) string
-	// Relay takes one envelope and returns at once.
+	// Relay takes one envelope and returns at once. Nothing need be begun before
+	// Flush, so that what goes together is seen together.
 	Relay(*Relaying)
+	// Flush is called after the last Relay of all that was due at once.
+	Flush()
 	// Close takes no more, waits for what is under way until ctx ends, fails
 	// the rest for now (451 4.3.2), and returns when every Done was called.
 	Close(ctx context.Context)

@@ -302,6 +302,7 @@ func (r *Role) pump(working context.Context) time.Duration {
 		r.count.inflight.Add(1)
 		r.start(job)
 	}
+	r.relayer.Flush()
 	return r.nextWake()
 }
 
