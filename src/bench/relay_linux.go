@@ -81,6 +81,10 @@ func runRelay(ctx context.Context, args []string, out io.Writer) error {
 	if r.bin, err = filepath.Abs(r.bin); err != nil {
 		return err
 	}
+	if r.dir, err = apart(r.dir); err != nil {
+		return err
+	}
+	defer os.RemoveAll(r.dir)
 	var names []string
 	all := make(map[string][]relayed)
 	for round := range r.rounds {
@@ -156,11 +160,10 @@ func (r *relaying) measure(ctx context.Context, p relayPeer) (f relayed, err err
 		res := r.load(ctx, p, l.Addr().String())
 		return relayed{accepted: res.PerSecond(), relayed: res.PerSecond()}, res.FirstErr
 	}
-	dir, err := os.MkdirTemp(r.dir, "smtpd-bench-")
+	dir, err := os.MkdirTemp(r.dir, p.name+"-")
 	if err != nil {
 		return f, err
 	}
-	defer os.RemoveAll(dir)
 	if err := os.Chmod(dir, 0o755); err != nil {
 		return f, err
 	}
