@@ -202,3 +202,49 @@ match from any for domain "v.test" action "virtual"
 	}
 	refuses(t, d, "jill@v.test", 524)
 }
+
+// TestUnreadableTable: a table file that is there but that smtpd may not read is
+// told with its place, at the start, at an update and at a reload, and what was
+// read before stays in use.
+func TestUnreadableTable(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() == 0 {
+		t.Skip("root may read every file")
+	}
+	d := daemon.New(t, "")
+	users := put(t, d, "users", "joe@v.test "+me(t)+"\n")
+	mode := func(m os.FileMode) {
+		t.Helper()
+		if err := os.Chmod(users, m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d.Configure("table users file:" + users + `
+listen on 127.0.0.1 port $port
+listen on socket
+action "v" maildir $box virtual <users>
+match from any for domain "v.test" action "v"
+`)
+	want := "table users: " + users + ": permission denied"
+	placed := "smtpd.conf:1:13: " + want
+	mode(0)
+	if out, errs, status := d.Run("", "smtpd", d.Args("-d")...); status != 1 || !strings.Contains("\n"+out+errs, "\n"+d.Path(placed)) {
+		t.Errorf("start: status %d, not 1, or no %q in\n%s%s", status, placed, out, errs)
+	}
+	mode(0o600)
+	d.Start()
+	mode(0)
+	out, errs, status := d.Run("", "smtpctl", "update", "table", "users")
+	if status == 0 || !strings.Contains(out+errs, "the old content stays: ") || !strings.Contains(out+errs, "permission denied") {
+		t.Errorf("update: status %d: %s%s", status, out, errs)
+	}
+	d.AwaitLog(`warn: Failed to update table "users": .*permission denied`)
+	send(t, d, "after the update", "joe@v.test")
+	if out, errs, status := d.Run("", "smtpctl", "reload"); status == 0 || !strings.Contains(out+errs, want) {
+		t.Errorf("reload: status %d: %s%s", status, out, errs)
+	}
+	send(t, d, "after the reload", "joe@v.test")
+	mode(0o600)
+	d.Ctl("update", "table", "users")
+	d.AwaitMail(2)
+}
