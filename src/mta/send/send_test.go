@@ -26,7 +26,6 @@ type server struct {
 	mu   sync.Mutex
 	seen []string
 	addr net.Addr
-	tls  bool
 	pem  []byte
 }
 
