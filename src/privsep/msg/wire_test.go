@@ -23,7 +23,7 @@ func samples() []Parser {
 	rcpt := addr.Address{Local: "us er", Domain: "example.org"}
 	refused := mailerr.Permanent(550, 1, 1, "Invalid recipient", nil)
 	long := bytes.Repeat([]byte("body\r\n"), 500)
-	return append(slices.Concat(deliverySamples(), relaySamples(), signSamples(), authSamples(), querySamples(), controlSamples()), []Parser{
+	return append(slices.Concat(deliverySamples(), relaySamples(), signSamples(), authSamples(), querySamples(), controlSamples(), stateSamples()), []Parser{
 		&Expand{
 			Gen: 7, Session: 1 << 63, Message: 0xffffffff, First: 3, Flags: envelope.Authenticated | envelope.Internal,
 			Client: Client{
