@@ -18,6 +18,7 @@ func (r *Role) commit(_ context.Context, q proc.Request) {
 		q.Fail(mailerr.Local(err))
 		return
 	}
+	r.spend(len(m.Body))
 	r.mu.Lock()
 	t := r.incoming.transaction(m.Message)
 	known := t != nil && !t.ours && t.commit == nil

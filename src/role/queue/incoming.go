@@ -213,6 +213,7 @@ func (r *Role) bodyChunk(ctx context.Context, q proc.Request) {
 		q.Fail(mailerr.Local(err))
 		return
 	}
+	r.spend(len(m.Data))
 	r.mu.Lock()
 	t := r.incoming.transaction(m.Message)
 	if t == nil || t.ours || t.bad != nil || t.commit != nil || r.closed {

@@ -303,6 +303,25 @@ func TestUnfinishedData_CVE_2015_7687(t *testing.T) {
 	}
 }
 
+// Strangers who send fast do not get below the floor before it is looked for.
+func TestUnfinishedDataAtOnce_CVE_2015_7687(t *testing.T) {
+	d := run(t, options{})
+	<-d.disp.intake
+	id, other := d.reserveOne(), d.reserveOne()
+	d.disk.SetSpace(disk.Space{Bytes: 4, Inodes: 90})
+	piece := strings.Repeat("x", 64<<10)
+	for range spaceStep / len(piece) {
+		chunk(piece)(d, id)
+	}
+	if m := <-d.disp.intake; m.Open {
+		t.Error("intake is open below the floor")
+	}
+	chunk(piece)(d, other)
+	if names := d.files("incoming"); len(names) != 0 {
+		t.Errorf("left on the disk: %q", names)
+	}
+}
+
 func TestEnvelopeMemoryIsBounded(t *testing.T) {
 	d := run(t, options{})
 	id, other := d.reserveOne(), d.reserveOne()

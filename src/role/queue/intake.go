@@ -15,8 +15,11 @@ const (
 	// spaceFloor is how much of the file system, bytes and inodes, stays free
 	// of mail, in percent (DESIGN section 6).
 	spaceFloor = 5
-	// spaceEvery is how often the file system is looked at.
+	// spaceEvery is how often the file system is looked at, and spaceStep how many
+	// bytes of mail come in before it is looked at sooner: bodies that nobody
+	// finishes fill a disk faster than any commit tells.
 	spaceEvery = 5 * time.Second
+	spaceStep  = 4 << 20
 )
 
 // intake is whether mail is taken, and if not, why.
@@ -25,6 +28,7 @@ type intake struct {
 	space *mailerr.Error // too little is free
 	told  bool           // what dispatcher knows: open
 	look  time.Duration  // when to look at the file system again
+	spent int            // bytes that came since it was looked at
 }
 
 // closed returns what to answer to new mail, nil while it is taken.
@@ -55,12 +59,27 @@ func (r *Role) watchSpace() {
 	}
 	bad := enough(r.store.Stat())
 	r.mu.Lock()
-	r.intake.look = now + spaceEvery
+	r.intake.look, r.intake.spent = now+spaceEvery, 0
 	changed := (bad == nil) != (r.intake.space == nil)
 	r.intake.space = bad
 	r.mu.Unlock()
 	if changed {
 		r.tell()
+	}
+}
+
+// spend counts n bytes of mail that are about to be written.
+func (r *Role) spend(n int) {
+	r.mu.Lock()
+	in := &r.intake
+	in.spent += n
+	much := in.spent >= spaceStep
+	if much {
+		in.look = 0
+	}
+	r.mu.Unlock()
+	if much {
+		r.watchSpace()
 	}
 }
 
