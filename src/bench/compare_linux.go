@@ -37,50 +37,70 @@ type compare struct {
 	bin, cache, dir                               string
 }
 
-func runCompare(ctx context.Context, args []string, out io.Writer) error {
-	var c compare
-	fs := flag.NewFlagSet("compare", flag.ContinueOnError)
-	fs.IntVar(&c.rounds, "rounds", 3, "rounds of each server")
+// flags are the options that every comparison has.
+func (c *compare) flags(name string) *flag.FlagSet {
+	fs := flag.NewFlagSet(name, flag.ContinueOnError)
+	fs.IntVar(&c.rounds, "rounds", 3, "rounds of each")
 	fs.IntVar(&c.messages, "messages", 5000, "messages a round")
 	fs.IntVar(&c.sessions, "sessions", 50, "connections at once")
 	fs.IntVar(&c.size, "size", 4096, "bytes a message")
 	fs.IntVar(&c.reuse, "reuse", 10, "messages a connection")
-	fs.IntVar(&c.idle, "idle", maxIdle, "idle connections, at most 90")
 	fs.BoolVar(&c.pipeline, "pipeline", false, "use PIPELINING")
 	fs.StringVar(&c.bin, "bin", "bin", "our programs")
 	fs.StringVar(&c.cache, "cache", filepath.Join(os.TempDir(), "smtpd-bench-cache"), "downloaded packages")
 	fs.StringVar(&c.dir, "dir", "/var/tmp", "disk for queues and mailboxes")
-	only := fs.String("only", "", "measure this server alone: ours or postfix")
+	return fs
+}
+
+// begin reads the options and makes the directory of the run, which the caller
+// removes. It is false when nothing can be measured, and says why.
+func (c *compare) begin(fs *flag.FlagSet, args []string, out io.Writer) (bool, error) {
 	if err := fs.Parse(args); err != nil {
-		return err
+		return false, err
 	}
 	if os.Geteuid() != 0 {
 		fmt.Fprintln(out, "bench: skipped, the comparison needs root for its namespaces")
-		return nil
+		return false, nil
 	}
 	var err error
 	if c.bin, err = filepath.Abs(c.bin); err != nil {
-		return err
+		return false, err
 	}
-	if c.dir, err = apart(c.dir); err != nil {
+	c.dir, err = apart(c.dir)
+	return err == nil, err
+}
+
+func runCompare(ctx context.Context, args []string, out io.Writer) error {
+	var c compare
+	fs := c.flags("compare")
+	fs.IntVar(&c.idle, "idle", maxIdle, "idle connections, at most 90")
+	only := fs.String("only", "", "measure this server alone: ours or postfix")
+	if ok, err := c.begin(fs, args, out); !ok {
 		return err
 	}
 	defer os.RemoveAll(c.dir)
 	peers := c.peers(ctx, out, *only)
 	c.explain(out, peers)
+	_, err := c.inTurn(ctx, peers, out)
+	return err
+}
+
+// inTurn measures peers round by round, so that all meet the same machine, and
+// reports the figures, which it returns by name.
+func (c *compare) inTurn(ctx context.Context, peers []peer, out io.Writer) (map[string][]figures, error) {
 	all := make(map[string][]figures)
 	for round := range c.rounds {
 		for _, p := range peers {
 			f, err := c.measure(ctx, p)
 			if err != nil {
-				return fmt.Errorf("%s, round %d: %w", p.name, round+1, err)
+				return nil, fmt.Errorf("%s, round %d: %w", p.name, round+1, err)
 			}
 			fmt.Fprintf(out, "round %d %-8s %s\n", round+1, p.name, f)
 			all[p.name] = append(all[p.name], f)
 		}
 	}
 	report(out, peers, all)
-	return nil
+	return all, nil
 }
 
 // explain says what is going to be measured, and how.

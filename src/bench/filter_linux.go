@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -24,26 +23,7 @@ match for local action "local"
 // asked at every phase and sees every line, against the same server without.
 func runFilter(ctx context.Context, args []string, out io.Writer) error {
 	var c compare
-	fs := flag.NewFlagSet("filter", flag.ContinueOnError)
-	fs.IntVar(&c.rounds, "rounds", 3, "rounds of each")
-	fs.IntVar(&c.messages, "messages", 5000, "messages a round")
-	fs.IntVar(&c.sessions, "sessions", 50, "connections at once")
-	fs.IntVar(&c.size, "size", 4096, "bytes a message")
-	fs.IntVar(&c.reuse, "reuse", 10, "messages a connection")
-	fs.StringVar(&c.bin, "bin", "bin", "our programs")
-	fs.StringVar(&c.dir, "dir", "/var/tmp", "disk for queues and mailboxes")
-	if err := fs.Parse(args); err != nil {
-		return err
-	}
-	if os.Geteuid() != 0 {
-		fmt.Fprintln(out, "bench: skipped, measuring filters needs root for its namespaces")
-		return nil
-	}
-	var err error
-	if c.bin, err = filepath.Abs(c.bin); err != nil {
-		return err
-	}
-	if c.dir, err = apart(c.dir); err != nil {
+	if ok, err := c.begin(c.flags("filter"), args, out); !ok {
 		return err
 	}
 	defer os.RemoveAll(c.dir)
@@ -56,18 +36,10 @@ func runFilter(ctx context.Context, args []string, out io.Writer) error {
 		{"plain", func(dir string, port int) (*jail, error) { return ours(c.bin, dir, port, localConf) }},
 		{"filtered", func(dir string, port int) (*jail, error) { return filtered(c.bin, dir, port, program) }},
 	}
-	all := make(map[string][]figures)
-	for round := range c.rounds {
-		for _, p := range peers {
-			f, err := c.measure(ctx, p)
-			if err != nil {
-				return fmt.Errorf("%s, round %d: %w", p.name, round+1, err)
-			}
-			fmt.Fprintf(out, "round %d %-8s %s\n", round+1, p.name, f)
-			all[p.name] = append(all[p.name], f)
-		}
+	all, err := c.inTurn(ctx, peers, out)
+	if err != nil {
+		return err
 	}
-	report(out, peers, all)
 	plain, with := median(all["plain"]), median(all["filtered"])
 	lines := load.Lines(c.size)
 	fmt.Fprintf(out, "filtered/plain: accepted × %.2f; %.0f lines/s through the filter, %d a message of %d bytes\n",

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -59,29 +58,9 @@ const direct = "direct"
 
 func runRelay(ctx context.Context, args []string, out io.Writer) error {
 	r := relaying{out: out}
-	fs := flag.NewFlagSet("relay", flag.ContinueOnError)
-	fs.IntVar(&r.rounds, "rounds", 3, "rounds of each server")
-	fs.IntVar(&r.messages, "messages", 5000, "messages a round")
-	fs.IntVar(&r.sessions, "sessions", 50, "connections at once")
-	fs.IntVar(&r.size, "size", 4096, "bytes a message")
-	fs.IntVar(&r.reuse, "reuse", 10, "messages a connection")
-	fs.BoolVar(&r.pipeline, "pipeline", false, "use PIPELINING")
-	fs.StringVar(&r.bin, "bin", "bin", "our programs")
-	fs.StringVar(&r.cache, "cache", filepath.Join(os.TempDir(), "smtpd-bench-cache"), "downloaded packages")
-	fs.StringVar(&r.dir, "dir", "/var/tmp", "disk for queues")
+	fs := r.flags("relay")
 	only := fs.String("only", "", "measure these alone: ours, postfix, opensmtpd, direct; with commas")
-	if err := fs.Parse(args); err != nil {
-		return err
-	}
-	if os.Geteuid() != 0 {
-		fmt.Fprintln(out, "bench: skipped, the comparison needs root for its namespaces")
-		return nil
-	}
-	var err error
-	if r.bin, err = filepath.Abs(r.bin); err != nil {
-		return err
-	}
-	if r.dir, err = apart(r.dir); err != nil {
+	if ok, err := r.begin(fs, args, out); !ok {
 		return err
 	}
 	defer os.RemoveAll(r.dir)
