@@ -171,6 +171,9 @@ func (r *Report) header(b *bytes.Buffer, boundary string, o source, eightBit boo
 	fmt.Fprintf(b, "Message-ID: <%v.%016x@%s>\n", r.ID, r.Nonce, host)
 	// RFC 3834 section 5: no vacation program shall answer.
 	b.WriteString("Auto-Submitted: auto-replied\n")
+	if r.Envelopes[0].Flags&envelope.TLSOptional != 0 {
+		b.WriteString("TLS-Required: No\n") // as the message (RFC 8689 section 5)
+	}
 	if o.messageID != "" {
 		fmt.Fprintf(b, "In-Reply-To: %s\nReferences: %s\n", o.messageID, o.messageID)
 	}

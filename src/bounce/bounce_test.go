@@ -95,6 +95,13 @@ func TestGolden(t *testing.T) {
 			e.Sender = addr.Address{Local: "алиса", Domain: "пример.example"}
 			e.DSNORcpt = `utf-8;j\x{FC}rgen@b\x{FC}cher.example`
 		})), strings.Replace(original, "Subject: ", "Subject: Grüße ", 1)},
+		"requiretls": {report(envelope.BounceFailed, with(failed("bob@example.net", "550 5.7.30 REQUIRETLS support required", 30), func(e *envelope.Envelope) {
+			e.DSNRet = envelope.ReturnFull
+			e.Flags |= envelope.RequireTLS
+		})), original},
+		"tls-optional": {report(envelope.BounceFailed, with(failed("bob@example.net", "550 no", 0), func(e *envelope.Envelope) {
+			e.Flags |= envelope.TLSOptional
+		})), original},
 		"damaged": {report(envelope.BounceFailed, failed("bob@example.net", "550 no", 0)), ""},
 		"injection": {report(envelope.BounceFailed, with(failed("bob@example.net", "550 x\r\nBcc: all@example.com\r\n\r\n--1122334455667788\r\n", 0), func(e *envelope.Envelope) {
 			e.Sender = addr.Address{Local: "a>\r\nX: y", Domain: "example.org\nZ: z"}
@@ -147,7 +154,7 @@ func compose(t *testing.T, r *Report, original string) []byte {
 
 var (
 	headerFields = []string{"Auto-Submitted", "Content-Transfer-Encoding", "Content-Type", "Date", "From",
-		"In-Reply-To", "Message-Id", "Mime-Version", "Received", "References", "Subject", "To"}
+		"In-Reply-To", "Message-Id", "Mime-Version", "Received", "References", "Subject", "To", "Tls-Required"}
 	statusFields = []string{"Action", "Arrival-Date", "Diagnostic-Code", "Final-Recipient", "Last-Attempt-Date",
 		"Original-Envelope-Id", "Original-Recipient", "Reporting-Mta", "Status", "Will-Retry-Until"}
 )

@@ -5,7 +5,7 @@ type QueueRow struct {
 	ID      string   `json:"evpid"`            // 16 hexadecimal digits
 	Source  string   `json:"source"`           // "local", "inet4" or "inet6"
 	Type    string   `json:"type"`             // "mda", "mta" or "bounce"
-	Flags   []string `json:"flags,omitempty"`  // of "bounce", "auth", "internal", "suspend", "hold", in this order
+	Flags   []string `json:"flags,omitempty"`  // of those of smtpctl(8), in its order
 	Sender  string   `json:"sender"`           // "" for the null sender
 	Rcpt    string   `json:"rcpt"`             // as the client gave it
 	Dest    string   `json:"dest"`             // after expansion

@@ -15,6 +15,7 @@ import (
 	"opensmtpd/src/mail/srs"
 	"opensmtpd/src/pki"
 	"opensmtpd/src/privsep/msg"
+	"opensmtpd/src/queue/envelope"
 )
 
 // Config is one generation of the configuration.
@@ -37,15 +38,57 @@ type Action struct {
 	from addr.Address   // of MailFrom: what is not empty replaces a part of the sender
 	tls  *tls.Config    // without name and verification
 	ca   *x509.CertPool
-	// strict is the action for mail that must travel in TLS: it takes no other
-	// way, and trusts no server without a certificate. Of itself it is nil.
-	strict *Action
+	// policy is the one that this form of the action is for; forms has them all.
+	policy policy
+	forms  [policies]*Action
 	// heard is who hears of the sessions; nil: nobody.
 	heard *filter.Outbound
 }
 
 // ToldTo lets o hear of the sessions.
-func (a *Action) ToldTo(o *filter.Outbound) { a.heard, a.strict.heard = o, o }
+func (a *Action) ToldTo(o *filter.Outbound) {
+	for _, f := range a.forms {
+		f.heard = o
+	}
+}
+
+// policy is what a message asks of TLS (RFC 8689).
+type policy uint8
+
+const (
+	usual policy = iota
+	// strict mail must travel in TLS from server to server: REQUIRETLS.
+	strict
+	// lax mail rather travels in clear text than not at all: TLS-Required: No.
+	lax
+	policies
+)
+
+// policyOf returns that of a message.
+func policyOf(e *envelope.Envelope) policy {
+	switch {
+	case e.Flags&envelope.RequireTLS != 0:
+		return strict
+	case e.Flags&envelope.TLSOptional != 0:
+		return lax
+	}
+	return usual
+}
+
+// form makes the forms of an action. In the strict one there is no other way than
+// TLS, and no server is trusted without a certificate. The lax one demands no TLS
+// of the servers of others; how our own smarthost is reached is not for the
+// sender to say.
+func (a *Action) form() {
+	tight := *a
+	tight.policy, tight.TLS, tight.NoVerify = strict, true, false
+	a.forms = [...]*Action{usual: a, strict: &tight, lax: a}
+	if a.TLS && a.Host == "" && a.Hosts == "" {
+		loose := *a
+		loose.policy, loose.TLS = lax, false
+		a.forms[lax] = &loose
+	}
+}
 
 // NewConfig makes one of what dispatcher was sent. bundle holds the certificates
 // that this system trusts; ca returns those of a `ca` by its name.
@@ -88,9 +131,7 @@ func NewConfig(gen mail.Gen, p *project.DispatcherConf, bundle []byte, ca func(s
 		if err := a.strength(p.Ciphers); err != nil {
 			return nil, fmt.Errorf("action %s: %w", r.Name, err)
 		}
-		strict := *a
-		strict.TLS, strict.NoVerify = true, false
-		a.strict = &strict
+		a.form()
 		c.Actions[r.Name] = a
 	}
 	return c, nil

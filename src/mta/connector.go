@@ -1,6 +1,7 @@
 package mta
 
 import (
+	"net/netip"
 	"time"
 
 	"opensmtpd/src/mailerr"
@@ -21,6 +22,7 @@ const (
 	noServer verdict = iota
 	badSource
 	familyMismatch
+	lacking   // strict mail: no server has what it needs
 	suspended // all routes are disabled
 	limited   // something else must happen first: a connection ends, time passes
 )
@@ -94,6 +96,12 @@ func (r *relay) needy() bool {
 
 // unreachable fails what waits, and says why.
 func (r *relay) unreachable(why verdict) {
+	lack := r.lack()
+	if why == lacking {
+		r.m.Log.MTANoRoute(lack.Text, r.text())
+		r.fail(lack, false)
+		return
+	}
 	text, about := "No valid route to destination", "No valid route"
 	detail := uint16(1) // 4.4.1: no answer from host
 	switch why {
@@ -106,10 +114,22 @@ func (r *relay) unreachable(why verdict) {
 		if r.trouble != "" {
 			text += " (" + r.trouble + ")"
 		}
-	case badSource, limited:
+	case badSource, lacking, limited:
 	}
 	r.m.Log.MTANoRoute(about, r.text())
-	r.fail(mailerr.Temporary(451, 4, detail, text, nil), true)
+	// A server that is nothing for this mail may be good for other.
+	r.fail(mailerr.Temporary(451, 4, detail, text, nil), lack == nil)
+}
+
+// lack is the least that the servers of r lack: the promise of REQUIRETLS, or else
+// TLS; nil when they lack nothing that is known.
+func (r *relay) lack() (least *mailerr.Error) {
+	for i := range r.servers {
+		if e := r.servers[i].lacks; e != nil && (least == nil || e.Enhanced[2] == noPromiseDetail) {
+			least = e
+		}
+	}
+	return least
 }
 
 // search looks for a route over all connectors.
@@ -170,6 +190,9 @@ func (c *connector) try(s server) found {
 	r, l := c.relay, c.relay.limits
 	if !c.source.family(l.Family, s.addr) {
 		return found{why: familyMismatch}
+	}
+	if s.lacks != nil {
+		return found{why: lacking}
 	}
 	if f, held := r.held(&s.host.counter, l.MaxConnPerHost, l.ConnDelayHost); held {
 		return f
@@ -239,6 +262,8 @@ func (m *MTA) collect(s *session) {
 	if !s.ready {
 		r.starting--
 		switch {
+		case s.lacks != nil:
+			r.mark(s.server.addr, s.lacks)
 		case s.badSource:
 			s.connector.broken = true
 			m.Log.MTASourceError(rt.text(), s.trouble)
@@ -249,6 +274,15 @@ func (m *MTA) collect(s *session) {
 	}
 	r.look()
 	rt.settle()
+}
+
+// mark notes that a server is nothing for the mail of r.
+func (r *relay) mark(a netip.Addr, lacks *mailerr.Error) {
+	for i := range r.servers {
+		if r.servers[i].addr == a {
+			r.servers[i].lacks = lacks
+		}
+	}
 }
 
 // grow lets a route that takes mail have one more connection.

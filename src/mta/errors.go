@@ -1,7 +1,10 @@
 package mta
 
 import (
+	"context"
 	"errors"
+	"io"
+	"net"
 
 	"opensmtpd/src/mailerr"
 	"opensmtpd/src/mta/client"
@@ -69,6 +72,40 @@ func chosen(at phase, code int) [2]uint16 {
 		return [2]uint16{1, 3} // address syntax
 	}
 	return [2]uint16{0, 0}
+}
+
+// lackError tells that a server cannot do what TLS needs, today or later.
+type lackError string
+
+func (e lackError) Error() string { return string(e) }
+
+// noPromise is that of a server which has TLS and does not promise to send mail on
+// likewise.
+const noPromise lackError = "REQUIRETLS support required"
+
+const noPromiseDetail = 30 // of 5.7.30
+
+// lacks returns what strict mail is told when a session failed because of what the
+// server is (RFC 8689 section 4.2.1), and nil when another time may be better.
+func lacks(err error) *mailerr.Error {
+	var lack lackError
+	switch {
+	case errors.Is(err, noPromise):
+		return mailerr.Permanent(550, 7, noPromiseDetail, string(noPromise), nil)
+	case errors.As(err, &lack), errors.Is(err, client.ErrTLS) && !ofNetwork(err):
+		return mailerr.Permanent(550, 7, 10, "Encryption needed: "+sentence(err), nil)
+	}
+	return nil
+}
+
+// ofNetwork tells trouble of the connection from a refusal to speak TLS, which the
+// library reports as errors of the network, too.
+func ofNetwork(err error) bool {
+	var op *net.OpError
+	if errors.As(err, &op) {
+		return op.Op != "remote error" && op.Op != "local error"
+	}
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, context.Canceled)
 }
 
 // broken makes an error of a conversation that ended early.

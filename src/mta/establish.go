@@ -155,6 +155,9 @@ func (s *session) greet(ctx context.Context, helo, scheme string) error {
 			return err
 		}
 	}
+	if r := s.relay; r.act.policy == strict && !s.conn.Ext().RequireTLS {
+		return noPromise
+	}
 	return s.auth()
 }
 
@@ -175,7 +178,7 @@ func (s *session) ehlo(helo string) error {
 		return err
 	}
 	if scheme := s.relay.scheme(); r.Code == 421 || s.relay.user != "" || scheme == "smtp+tls" || scheme == "smtps" {
-		return fmt.Errorf("EHLO rejected: %s", r.String())
+		return rejected("EHLO", &r)
 	}
 	return s.hello("HELO", helo)
 }
@@ -184,7 +187,7 @@ func (s *session) ehlo(helo string) error {
 func (s *session) startTLS(ctx context.Context, helo string, must bool) error {
 	if !s.conn.Ext().StartTLS {
 		if must {
-			return errors.New("TLS required but not supported by remote host")
+			return lackError("TLS required but not supported by remote host")
 		}
 		return nil
 	}
@@ -193,12 +196,21 @@ func (s *session) startTLS(ctx context.Context, helo string, must bool) error {
 	case err != nil:
 		return err
 	case !r.OK() && must:
-		return fmt.Errorf("STARTTLS rejected: %s", r.String())
+		return rejected("STARTTLS", &r)
 	case !r.OK():
 		return nil
 	}
 	s.logTLS()
 	return s.ehlo(helo)
+}
+
+// rejected is the refusal of a command without which there is no TLS.
+func rejected(verb string, r *client.Reply) error {
+	text := verb + " rejected: " + r.String()
+	if r.Code/100 == 5 {
+		return lackError(text)
+	}
+	return errors.New(text)
 }
 
 func (s *session) tlsConfig() *tls.Config {

@@ -28,7 +28,6 @@ import (
 	"opensmtpd/src/mailerr"
 	"opensmtpd/src/mlog"
 	"opensmtpd/src/privsep/msg"
-	"opensmtpd/src/queue/envelope"
 	"opensmtpd/src/stat"
 )
 
@@ -240,9 +239,7 @@ func (m *MTA) Submit(t *msg.RelayTask) {
 		m.refuse(job, "-", mailerr.Temporary(451, 3, 5, "Action is gone from the configuration", nil), false)
 		return
 	}
-	if t.Envelopes[0].Flags&envelope.RequireTLS != 0 {
-		act = act.strict
-	}
+	act = act.forms[policyOf(&t.Envelopes[0])]
 	job.sender = act.sender(t.Envelopes[0].Sender)
 	if domain := forwarder(t); act.SRS && conf.SRS != nil && domain != "" {
 		job.sender = conf.SRS.Forward(job.sender, domain, m.Clock.Now())

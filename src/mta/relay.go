@@ -19,7 +19,7 @@ import (
 type relayKey struct {
 	gen    mail.Gen
 	action string
-	strict bool          // for mail that must travel in TLS
+	policy policy
 	url    conf.RelayURL // of a relay that the configuration names
 	domain string        // else of the recipients
 }
@@ -64,6 +64,8 @@ type server struct {
 	pref int
 	addr netip.Addr
 	host *host
+	// lacks is why it gets no strict mail; nil: it has not said so.
+	lacks *mailerr.Error
 }
 
 // counter counts connections of something that is limited.
@@ -79,7 +81,7 @@ func (c *counter) opened(now time.Duration) { c.conns, c.last, c.begun = c.conns
 // so.
 func (m *MTA) route(c *Config, act *Action, t *task) {
 	dest := t.Envelopes[0].Dest.Domain
-	key := relayKey{gen: c.Gen, action: act.Name, strict: act.strict == nil}
+	key := relayKey{gen: c.Gen, action: act.Name, policy: act.policy}
 	switch {
 	case act.Hosts != "":
 		m.goWork(func(ctx context.Context) { m.routeByTable(ctx, c, act, t, key) }, t)
@@ -182,8 +184,8 @@ func (m *MTA) join(c *Config, act *Action, t *task, key relayKey) {
 func check(act *Action, u *conf.RelayURL) *mailerr.Error {
 	notls := u.Scheme == "smtp+notls" || u.Scheme == "lmtp"
 	switch {
-	case act.strict == nil && notls:
-		return noRequireTLS()
+	case act.policy == strict && notls:
+		return lacks(lackError("the relay is reached without TLS"))
 	case u.Label != "" && act.AuthTable == "":
 		return mailerr.Temporary(451, 3, 5, "No auth table for relaying", nil)
 	case act.TLS && notls:

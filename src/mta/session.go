@@ -13,6 +13,7 @@ import (
 
 	"opensmtpd/src/filter"
 	"opensmtpd/src/mail"
+	"opensmtpd/src/mailerr"
 	"opensmtpd/src/mta/client"
 )
 
@@ -47,6 +48,7 @@ type session struct {
 	// Guarded by MTA.mu, or set before collect.
 	ready     bool
 	badSource bool
+	lacks     *mailerr.Error // what the server lacks for strict mail
 	trouble   string
 
 	conn     *client.Conn
@@ -134,8 +136,14 @@ func (s *session) run(ctx context.Context) {
 		err = s.reason(err)
 		s.trouble = sentence(err)
 		s.badSource = errors.Is(err, syscall.EADDRNOTAVAIL)
+		if s.relay.act.policy == strict {
+			s.lacks = lacks(err)
+		}
 		if !errors.Is(err, errStopping) {
 			s.m.Log.MTAError(s.id, 0, s.trouble)
+		}
+		if s.lacks != nil && !errors.Is(err, client.ErrTLS) {
+			_ = s.conn.Quit() // the server is not to blame
 		}
 		return
 	}

@@ -3,6 +3,7 @@ package mta
 import (
 	"crypto/tls"
 	"encoding/base64"
+	"fmt"
 	"io"
 	"net"
 	"strings"
@@ -85,26 +86,40 @@ func TestSchemes(t *testing.T) {
 }
 
 // TestRequireTLS: mail that must travel in TLS goes to servers that prove who they
-// are and promise the same, and to no other (RFC 8689).
+// are and promise the same, and to no other. That one is none will not change soon,
+// so that the sender hears of it at once; what may change is waited for (RFC 8689
+// section 4.2.1).
 func TestRequireTLS(t *testing.T) {
 	a := authority(t)
 	good, bad := a.server(t, "mx.far.example"), a.server(t, "other.example")
+	old := a.server(t, "mx.far.example")
+	old.MaxVersion = tls.VersionTLS11
 	const promise, none = "250-x\r\n250-REQUIRETLS\r\n250 STARTTLS", "250-x\r\n250 STARTTLS"
+	const noTLS = "permanent 5.7.10 Encryption needed: "
 	for _, tc := range []struct {
 		url  string
 		tls  *tls.Config
 		ehlo string
 		want string
+		say  string // to STARTTLS
 	}{
-		{"smtp://mx.far.example", good, promise, delivered},
-		{"smtp+tls://mx.far.example", good, promise, delivered},
-		{"smtp://mx.far.example", good, none, "permanent 5.7.30 REQUIRETLS support required\n"},
-		{"smtp+notls://mx.far.example", good, promise, "permanent 5.7.30 REQUIRETLS support required\n"},
-		{"lmtp://mx.far.example:25", good, promise, "permanent 5.7.30 REQUIRETLS support required\n"},
-		{"smtp://mx.far.example", bad, promise, failed + "TLS handshake failed"},
-		{"smtp://mx.far.example", nil, "250-x\r\n250 REQUIRETLS", failed + "TLS required but not supported by remote host"},
+		{"smtp://mx.far.example", good, promise, delivered, ""},
+		{"smtp+tls://mx.far.example", good, promise, delivered, ""},
+		{"smtp://mx.far.example", good, none, "permanent 5.7.30 REQUIRETLS support required\n", ""},
+		{"smtp+notls://mx.far.example", good, promise, noTLS, ""},
+		{"lmtp://mx.far.example:25", good, promise, noTLS, ""},
+		{"smtp://mx.far.example", bad, promise, noTLS + "TLS handshake failed: tls: failed to verify certificate", ""},
+		{"smtp://mx.far.example", old, promise, noTLS + "TLS handshake failed: tls: protocol version not supported", ""},
+		{"smtp://mx.far.example", nil, "250-x\r\n250 REQUIRETLS", noTLS + "TLS required but not supported by remote host\n", ""},
+		{"smtp://mx.far.example", good, promise, noTLS + "STARTTLS rejected: 502 5.5.1 what?\n", "502 5.5.1 what?"},
+		{"smtp://mx.far.example", good, "502 what?", noTLS + "EHLO rejected: 502 what?\n", ""},
+		{"smtp://mx.far.example", good, promise, failed + "STARTTLS rejected: 454 4.7.0 not now)\n", "454 4.7.0 not now"},
+		{"smtp://mx.far.example", good, "421 4.3.2 busy", failed + "EHLO rejected: 421 4.3.2 busy)\n", ""},
 	} {
 		s := &script{tls: tc.tls, say: map[string]string{"EHLO": tc.ehlo}}
+		if tc.say != "" {
+			s.say["STARTTLS"] = tc.say
+		}
 		w := smarthost(t, tc.url, a, nil)
 		w.server("192.0.2.1:25", s.serve)
 		task := w.task("b@far.example")
@@ -117,6 +132,102 @@ func TestRequireTLS(t *testing.T) {
 		}
 		if said := s.said("MAIL"); tc.want == delivered && (len(said) != 1 || !strings.HasSuffix(said[0], " REQUIRETLS")) {
 			t.Errorf("%s: said %q", tc.url, said)
+		}
+		if n := len(w.lines("Disabling route")); (n == 1) != strings.HasPrefix(tc.want, failed) {
+			t.Errorf("%s: %d routes disabled, want %s", tc.url, n, tc.want)
+		}
+	}
+}
+
+// Every server of a domain is asked before mail that must travel in TLS is given
+// up, and that it got none there keeps no other mail from them.
+func TestRequireTLSOthers(t *testing.T) {
+	a := authority(t)
+	const promise, none = "250-x\r\n250-REQUIRETLS\r\n250 STARTTLS", "250-x\r\n250 STARTTLS"
+	serving := func(name, ehlo string) *script {
+		return &script{tls: a.server(t, name), say: map[string]string{"EHLO": ehlo}}
+	}
+	for _, tc := range []struct {
+		name    string
+		servers []*script // nil: it does not answer
+		want    string
+		took    int
+	}{
+		{"the third promises", []*script{{}, serving("mx2", none), serving("mx3", promise)}, delivered, 2},
+		{"none has TLS", []*script{{}, {}}, "permanent 5.7.10 Encryption needed: TLS required but not supported by remote host\n", -1},
+		{"one has TLS", []*script{{}, serving("mx2", none), serving("mx1", promise)}, "permanent 5.7.30 REQUIRETLS support required\n", -1},
+		{"one does not answer", []*script{{}, nil, serving("mx3", none)}, failed, -1},
+	} {
+		w := newWorld(t, false, nil)
+		c, err := NewConfig(1, dispatcherConf(nil), a.pem, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.Configure(c)
+		var names []string
+		for i, s := range tc.servers {
+			names = append(names, fmt.Sprintf("%d mx%d 192.0.2.%d", i, i+1, i+1))
+			if s != nil {
+				w.server(fmt.Sprintf("192.0.2.%d:25", i+1), s.serve)
+			}
+		}
+		w.domain("far.example", names...)
+		task := w.task("b@far.example")
+		task.Envelopes[0].Flags |= envelope.RequireTLS
+		res := w.send(task)
+		if got := outcomes(res); !strings.HasPrefix(got, tc.want) || res.Unreachable {
+			t.Errorf("%s: %s, unreachable: %v", tc.name, got, res.Unreachable)
+		}
+		if got := outcomes(w.send(w.task("b@far.example"))); got != delivered {
+			t.Errorf("%s: other mail: %s", tc.name, got)
+		}
+		for i, s := range tc.servers {
+			want := 0
+			if i == tc.took {
+				want++
+			}
+			if i == 0 {
+				want++ // the other mail
+			}
+			if s != nil && len(s.got()) != want {
+				t.Errorf("%s: server %d took %d messages, want %d", tc.name, i, len(s.got()), want)
+			}
+			if s != nil && s.connections() == 0 {
+				t.Errorf("%s: server %d was not asked", tc.name, i)
+			}
+		}
+	}
+}
+
+// TestTLSOptional: who would rather have his mail arrive is not held to the TLS
+// that the action demands of the world, but to that of our own smarthost (RFC 8689
+// section 4.2.2).
+func TestTLSOptional(t *testing.T) {
+	a := authority(t)
+	bad := a.server(t, "other.example")
+	demanding := func(r *project.RelayAction) { r.TLS = true }
+	const none = failed + "TLS required but not supported by remote host"
+	for _, tc := range []struct {
+		url   string
+		flags envelope.Flags
+		tls   *tls.Config
+		want  string
+	}{
+		{"", 0, nil, none},
+		{"", envelope.TLSOptional, nil, delivered},
+		{"", envelope.TLSOptional, bad, delivered},
+		{"", envelope.TLSOptional | envelope.RequireTLS, nil, "permanent 5.7.10"},
+		{"smtp://mx.far.example", envelope.TLSOptional, nil, none},
+		{"smtp+tls://mx.far.example", envelope.TLSOptional, bad, failed + "TLS handshake failed"},
+	} {
+		s := &script{tls: tc.tls}
+		w := smarthost(t, tc.url, a, demanding)
+		w.domain("far.example", "0 mx.far.example 192.0.2.1")
+		w.server("192.0.2.1:25", s.serve)
+		task := w.task("b@far.example")
+		task.Envelopes[0].Flags |= tc.flags
+		if got := outcomes(w.send(task)); !strings.HasPrefix(got, tc.want) {
+			t.Errorf("%q %b: %s, want %s", tc.url, tc.flags, got, tc.want)
 		}
 	}
 }

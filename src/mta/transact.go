@@ -200,17 +200,10 @@ func (s *session) unfit(t *task, tr *client.Transaction) *mailerr.Error {
 	switch {
 	case ext.MaxSize > 0 && t.Size > uint64(ext.MaxSize):
 		return mailerr.Permanent(552, 3, 4, "message too large for peer", nil)
-	case tr.TLS && (!ext.RequireTLS || s.conn.TLS() == nil):
-		return noRequireTLS()
 	case tr.UTF8 && !ext.UTF8:
 		return mailerr.Permanent(553, 6, 7, "peer does not offer SMTPUTF8, which the message needs", nil)
 	}
 	return nil
-}
-
-// noRequireTLS refuses mail that would leave TLS (RFC 8689 section 4.2).
-func noRequireTLS() *mailerr.Error {
-	return mailerr.Permanent(550, 7, 30, "REQUIRETLS support required", nil)
 }
 
 // send sends the message and returns what the server said at its end.

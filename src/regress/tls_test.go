@@ -59,6 +59,16 @@ func (d *tlsDaemon) write(name string, text []byte) {
 	}
 }
 
+// append adds to the configuration.
+func (d *tlsDaemon) append(conf string) {
+	d.ca.TB().Helper()
+	text, err := os.ReadFile(d.Path("smtpd.conf"))
+	if err != nil {
+		d.ca.TB().Fatal(err)
+	}
+	d.Configure(string(text) + conf)
+}
+
 // issue makes a new certificate and its key in place of the old ones.
 func (d *tlsDaemon) issue(kind, host string) {
 	cert, key := d.ca.Issue(kind, host)

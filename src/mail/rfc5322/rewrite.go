@@ -6,6 +6,7 @@
 //   - Addresses without a domain in To, Cc and From are completed.
 //   - Date and Message-ID are added where they are missing, when asked to.
 //   - Received is counted, so that a loop ends.
+//   - TLS-Required: No is noticed (RFC 8689 section 3).
 //
 // All else stays as it came, byte for byte. Lines are given without their end
 // and come out ended by LF, the form in which messages are kept.
@@ -42,6 +43,7 @@ const (
 	copied                // as it is
 	dropped               // Bcc
 	complete              // To, Cc, From
+	demand                // TLS-Required
 )
 
 // Rewriter follows one message. Its zero value rewrites without adding anything;
@@ -59,6 +61,7 @@ type Rewriter struct {
 	body      bool
 	hops      int
 	date, mid bool
+	asked, no bool   // TLS-Required is there; it says No, each time
 	name, val []byte // of the field that is being collected
 }
 
@@ -73,6 +76,10 @@ func (w *Rewriter) Reset() {
 
 // InBody tells whether the empty line behind the header has passed.
 func (w *Rewriter) InBody() bool { return w.body }
+
+// TLSOptional tells whether the header says that the message need not be protected:
+// by TLS-Required, which has no other value.
+func (w *Rewriter) TLSOptional() bool { return w.no }
 
 // Line takes the next line, without its end, and appends to dst what shall be
 // kept so far. After an error the message is refused and the rest of it need
@@ -123,6 +130,9 @@ func (w *Rewriter) start(dst, line []byte, colon int) ([]byte, error) {
 			return dst, ErrMalformed
 		}
 		return dst, nil
+	case demand:
+		no := bytes.EqualFold(bytes.TrimSpace(line[colon+1:]), []byte("no"))
+		w.asked, w.no = true, no && (w.no || !w.asked)
 	}
 	if w.hops >= MaxHops {
 		return dst, ErrLoop
@@ -191,6 +201,10 @@ func (w *Rewriter) classify(name []byte) field {
 		}
 	case 10:
 		w.mid = w.mid || is(name, "message-id")
+	case 12:
+		if is(name, "tls-required") {
+			return demand
+		}
 	}
 	return copied
 }

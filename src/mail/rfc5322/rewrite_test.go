@@ -111,6 +111,33 @@ func TestComplete(t *testing.T) {
 	}
 }
 
+// TLS-Required has one value; what contradicts itself asks for nothing.
+func TestTLSOptional(t *testing.T) {
+	for in, want := range map[string]bool{
+		"":                                       false,
+		"TLS-Required: No\n\n":                   true,
+		"tls-required:no \t\n\n":                 true,
+		"A: b\nTLS-REQUIRED: NO\n\nx\n":          true,
+		"TLS-Required: No":                       true,
+		"TLS-Required: Yes\n\n":                  false,
+		"TLS-Required: No, really\n\n":           false,
+		"TLS-Required:\n No\n\n":                 false,
+		"TLS-Required\n: No\n\n":                 false,
+		"X-TLS-Required: No\n\n":                 false,
+		"\nTLS-Required: No\n":                   false,
+		"TLS-Required: No\nTLS-Required: No\n\n": true,
+		"TLS-Required: No\nTLS-Required: x\n\n":  false,
+		"TLS-Required: x\nTLS-Required: No\nTLS-Required: No\n\n": false,
+		"Subject: a\n TLS-Required: No\n\n":                       false,
+	} {
+		w := &Rewriter{}
+		_, _ = run(w, in) // some are no header
+		if got := w.TLSOptional(); got != want {
+			t.Errorf("%q: %v", in, got)
+		}
+	}
+}
+
 func TestReset(t *testing.T) {
 	w := &Rewriter{Domain: "h", Date: "D", MessageID: "M"}
 	if _, err := run(w, "Received: x\nTo: "+strings.Repeat("x", 9000)+"\n\n"); err != nil {

@@ -223,7 +223,10 @@ type Commit struct {
 	Envelopes uint32 // how many lka has sent; queue waits for all of them
 	Size      uint64 // of the whole body, bytes
 	Streamed  bool
-	Body      []byte
+	// TLSOptional is what the header of the message asks for, which nobody knew
+	// when the envelopes were made.
+	TLSOptional bool
+	Body        []byte
 }
 
 // Committed answers Commit: Err is nil when all is on stable storage.

@@ -179,6 +179,7 @@ func (m *Commit) Append(b []byte) []byte {
 	b = AppendU32(b, m.Envelopes)
 	b = AppendU64(b, m.Size)
 	b = AppendBool(b, m.Streamed)
+	b = AppendBool(b, m.TLSOptional)
 	return AppendBytes(b, m.Body)
 }
 
@@ -189,6 +190,7 @@ func (m *Commit) Parse(b []byte) error {
 	m.Envelopes = r.U32()
 	m.Size = r.U64()
 	m.Streamed = r.Bool()
+	m.TLSOptional = r.Bool()
 	m.Body = r.Bytes(m.Body)
 	return r.Done()
 }

@@ -60,7 +60,7 @@ func samples() []Parser {
 		&ReservedIDs{},
 		&BodyChunk{Message: 9, Data: long},
 		&Commit{Message: 9, Envelopes: 2, Size: uint64(len(long)), Body: long},
-		&Commit{Message: 9, Envelopes: 2, Size: 1 << 33, Streamed: true},
+		&Commit{Message: 9, Envelopes: 2, Size: 1 << 33, Streamed: true, TLSOptional: true},
 		&Committed{},
 		&Committed{Err: mailerr.Temporary(452, 3, 1, "Insufficient system storage", errors.New("disk full"))},
 		&Discard{Message: 5},

@@ -30,12 +30,13 @@ const (
 
 	// Of the following OpenSMTPD knows nothing, and the text form has no word.
 
-	SMTPUTF8   // addresses or header fields may be beyond ASCII (RFC 6531)
-	RequireTLS // no server may get it but in TLS, and pass it on likewise (RFC 8689)
+	SMTPUTF8    // addresses or header fields may be beyond ASCII (RFC 6531)
+	RequireTLS  // no server may get it but in TLS, and pass it on likewise (RFC 8689)
+	TLSOptional // its sender would rather have it arrive than protected (RFC 8689)
 )
 
 // OursAlone are the flags that a file of the spool does not hold.
-const OursAlone = SMTPUTF8 | RequireTLS
+const OursAlone = SMTPUTF8 | RequireTLS | TLSOptional
 
 // Notify is the set of DSN conditions asked for (RFC 3461 section 4.1); zero
 // means that the sender did not say.

@@ -170,7 +170,7 @@ func (b *backend) Chunk(ctx context.Context, t *server.Transaction, data []byte)
 
 // Commit implements server.Backend.
 func (b *backend) Commit(ctx context.Context, t *server.Transaction, body []byte) *mailerr.Error {
-	m := msg.Commit{Message: t.ID, Envelopes: t.Envelopes, Size: uint64(t.Size), Streamed: t.Streamed, Body: body}
+	m := msg.Commit{Message: t.ID, Envelopes: t.Envelopes, Size: uint64(t.Size), Streamed: t.Streamed, TLSOptional: t.TLSOptional, Body: body}
 	var got msg.Committed
 	if err := b.queue.Call(ctx, &m, &got); err != nil {
 		return mailerr.From(err)

@@ -9,6 +9,7 @@ import (
 	"opensmtpd/src/privsep/msg"
 	"opensmtpd/src/privsep/proc"
 	store "opensmtpd/src/queue"
+	"opensmtpd/src/queue/envelope"
 )
 
 // commit makes a message durable and answers when it is.
@@ -28,7 +29,7 @@ func (r *Role) commit(_ context.Context, q proc.Request) {
 		return
 	}
 	r.ask(t, &commit{
-		envelopes: m.Envelopes, streamed: m.Streamed,
+		envelopes: m.Envelopes, streamed: m.Streamed, optional: m.TLSOptional,
 		message: store.Message{ID: m.Message, Inline: m.Body},
 		done:    func(err error) { q.Reply(&msg.Committed{Err: mailerr.From(err)}) },
 	})
@@ -73,6 +74,11 @@ func (r *Role) settle(t *transaction, c *commit) {
 	bad := t.bad
 	if bad == nil {
 		bad = t.check(c.envelopes)
+	}
+	if c.optional {
+		for i := range t.envs {
+			t.envs[i].Flags |= envelope.TLSOptional
+		}
 	}
 	switch {
 	case bad != nil:

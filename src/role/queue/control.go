@@ -306,6 +306,7 @@ func flagNames(e *envelope.Envelope, info runq.Info) []string {
 		{e.Flags&envelope.Internal != 0, "internal"},
 		{e.Flags&envelope.SMTPUTF8 != 0, "smtputf8"},
 		{e.Flags&envelope.RequireTLS != 0, "requiretls"},
+		{e.Flags&envelope.TLSOptional != 0, "tlsoptional"},
 		{info.Suspended, "suspend"},
 		{info.Held, "hold"},
 	} {

@@ -274,8 +274,11 @@ func (r *Role) forget(id mail.EnvelopeID) {
 // failed deals with a try that failed, for now or for ever; line is for the
 // envelope and the report.
 func (r *Role) failed(e *envelope.Envelope, began time.Time, line string, err *mailerr.Error) {
-	e.ErrorLine, e.LastTry = errorLine(line), began
 	e.ESCClass, e.ESCCode = uint8(err.Class)+3, escCode(err.Enhanced)
+	if e.ESCCode == 0 && err.Enhanced[1] > 0 && line == err.Text {
+		line = err.Reply() // the code has no other place
+	}
+	e.ErrorLine, e.LastTry = errorLine(line), began
 	if err.Class == mailerr.Temp {
 		r.count.temp.Add(1)
 		r.again(e)

@@ -51,6 +51,7 @@ type commit struct {
 	envelopes uint32
 	message   store.Message
 	streamed  bool
+	optional  bool // TLS is, says the header
 	deadline  time.Duration
 	done      func(error)
 }

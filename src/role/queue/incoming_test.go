@@ -29,6 +29,13 @@ func commitOf(envelopes uint32) step {
 	}
 }
 
+// optional is commitOf for a message whose header says that TLS is.
+func optional(envelopes uint32) step {
+	return func(d *daemon, id mail.MessageID) *request {
+		return d.send(&msg.Commit{Message: id, Envelopes: envelopes, TLSOptional: true, Body: []byte(text)})
+	}
+}
+
 func chunk(s string) step {
 	return func(d *daemon, id mail.MessageID) *request {
 		return d.send(&msg.BodyChunk{Message: id, Data: []byte(s)})
@@ -47,6 +54,31 @@ func discard(d *daemon, id mail.MessageID) *request { return d.send(&msg.Discard
 func late(d *daemon, _ mail.MessageID) *request {
 	d.clock.Advance(patience)
 	return nil
+}
+
+// What the header says of TLS is noted on every envelope, whenever that comes.
+func TestCommitTLSOptional(t *testing.T) {
+	for name, steps := range map[string][]step{
+		"envelopes first": {env(0), env(1), optional(2)},
+		"commit first":    {optional(2), env(0), env(1)},
+	} {
+		d := run(t, options{})
+		id := d.reserveOne()
+		for _, s := range steps {
+			if q := s(d, id); q.typ == msg.TypeCommit {
+				defer func() {
+					if err := q.committed(); err != nil {
+						t.Errorf("%s: %v", name, err)
+					}
+				}()
+			}
+		}
+		for range 2 {
+			if e := d.agents.next().Envelope; e.Flags != envelope.TLSOptional {
+				t.Errorf("%s: flags %b", name, e.Flags)
+			}
+		}
+	}
 }
 
 func TestCommit(t *testing.T) {

@@ -128,6 +128,32 @@ func TestWhoIsTold(t *testing.T) {
 	}
 }
 
+// A report travels as the message that it is about: what the sender asks of TLS,
+// and what he can read.
+func TestReportKeepsFlags(t *testing.T) {
+	for _, flag := range []envelope.Flags{envelope.RequireTLS, envelope.TLSOptional, envelope.SMTPUTF8} {
+		d := run(t, options{agent: refuseAll})
+		d.submit(func(e *envelope.Envelope) { e.Flags |= flag | envelope.Authenticated })
+		if c := d.nextReport(); c.Envelope.Flags != envelope.IsBounce|envelope.Internal|flag {
+			t.Errorf("flags %b, of a message with %b", c.Envelope.Flags, flag)
+		}
+	}
+}
+
+// A code that OpenSMTPD's number cannot hold reaches the report all the same.
+func TestReportOfLongCode(t *testing.T) {
+	d := run(t, options{agent: func(m *mda.Delivery) mda.Result {
+		if m.Envelope.Flags&envelope.IsBounce != 0 {
+			return delivered
+		}
+		return mda.Result{Err: mailerr.Permanent(550, 7, 30, "REQUIRETLS support required", nil)}
+	}})
+	d.submit(plain)
+	if c := d.nextReport(); !strings.Contains(string(c.Body), "\nStatus: 5.7.30\n") {
+		t.Errorf("report:\n%s", c.Body)
+	}
+}
+
 func TestReturnFull(t *testing.T) {
 	d := run(t, options{agent: refuseAll})
 	d.submit(func(e *envelope.Envelope) {

@@ -121,6 +121,9 @@ type Transaction struct {
 	Size      int64     // of the message as kept, bytes
 	Streamed  bool      // pieces went to Chunk
 	Junk      bool      // a filter said so
+	// TLSOptional: the header says that it need not be protected (RFC 8689
+	// section 3), and MAIL did not say that it must.
+	TLSOptional bool
 
 	chunks bool // it comes by BDAT, and one has begun
 	body   body

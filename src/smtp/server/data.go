@@ -204,6 +204,7 @@ func (s *Session) commit(string) smtp.Reply {
 		b.handOn()
 	}
 	t.Size = b.kept + int64(len(*b.out))
+	t.TLSOptional = b.head.TLSOptional() && !t.Mail.RequireTLS
 	if b.err == nil {
 		if err := s.srv.backend.Commit(s.srv.ctx, t, *b.out); err != nil {
 			b.refuse(err)

@@ -41,6 +41,7 @@ import (
 //	over                  the client closes, and the session is over
 //	accepted 1            so many messages have been accepted in all
 //	body "text"           is part of the last one
+//	tls-optional true     whether that one need not be protected
 //	log pattern           is a line of the log
 //	secret text           is in no line of the log
 //	verified 3            so many passwords have been verified in all
@@ -142,6 +143,11 @@ func (d *dialogue) step(line string) {
 		}
 	case "body":
 		d.body(d.unquote(arg))
+	case "tls-optional":
+		all := d.rig.mem.accepted()
+		if got := fmt.Sprint(all[len(all)-1].optional); got != arg {
+			d.fatalf("%s, want %s", got, arg)
+		}
 	case "log":
 		d.logged(arg)
 	case "secret":

@@ -41,6 +41,8 @@ type stored struct {
 	from addr.Address
 	to   []addr.Address
 	body strings.Builder
+	// optional is Transaction.TLSOptional.
+	optional bool
 }
 
 func newMemory() *memory {
@@ -137,7 +139,7 @@ func (m *memory) Commit(_ context.Context, t *Transaction, body []byte) *mailerr
 	s := m.open[t.ID]
 	delete(m.open, t.ID)
 	s.body.Write(body)
-	s.from = t.Mail.From
+	s.from, s.optional = t.Mail.From, t.TLSOptional
 	for _, r := range t.Rcpts {
 		s.to = append(s.to, r.To)
 	}
