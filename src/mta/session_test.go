@@ -253,6 +253,49 @@ func TestParameters(t *testing.T) {
 	}
 }
 
+// What of SMTPUTF8 a message needs is what its client has said, and its addresses:
+// a header beyond ASCII that came without goes to every server as it is, as with
+// OpenSMTPD and Postfix, and never makes the next server believe that it needs more.
+func TestHeaderBeyondASCII(t *testing.T) {
+	const all, none = "250-x\r\n250-8BITMIME\r\n250 SMTPUTF8", "250-x\r\n250 8BITMIME"
+	const utf8 = " BODY=8BITMIME SMTPUTF8"
+	for _, tc := range []struct {
+		name    string
+		flags   envelope.Flags
+		subject string
+		ehlo    string
+		mail    string // behind MAIL FROM:<…>; "-": it is returned
+	}{
+		{"without", 0, "Grüße", none, " BODY=8BITMIME"},
+		{"without, 8BITMIME neither", 0, "Grüße", "250 x", ""},
+		{"without, to who offers it", 0, "Grüße", all, " BODY=8BITMIME"},
+		{"latin1", 0, "Gr\xfc\xdfe", none, " BODY=8BITMIME"},
+		{"with", envelope.SMTPUTF8, "Grüße", all, utf8},
+		{"with, to who lacks it", envelope.SMTPUTF8, "Grüße", none, "-"},
+		{"with, needless", envelope.SMTPUTF8, "greetings", none, ""},
+	} {
+		s := &script{say: map[string]string{"EHLO": tc.ehlo}}
+		w := far(t, s)
+		task := w.task("b@far.example")
+		task.Envelopes[0].Flags = tc.flags
+		task.Body = []byte("Subject: " + tc.subject + "\n\nx\n")
+		task.Size = uint64(len(task.Body))
+		got := outcomes(w.send(task))
+		if tc.mail == "-" {
+			if !strings.HasPrefix(got, "permanent 5.6.7 ") || len(s.said("MAIL")) != 0 {
+				t.Errorf("%s: %s, said %q", tc.name, got, s.said("MAIL"))
+			}
+			continue
+		}
+		if said := s.said("MAIL"); got != delivered || len(said) != 1 || said[0] != "MAIL FROM:<sender@here.example>"+tc.mail {
+			t.Errorf("%s: %s, said %q", tc.name, got, said)
+		}
+		if m := s.got(); len(m) != 1 || m[0] != crlf(string(task.Body)) {
+			t.Errorf("%s: the server got %q", tc.name, m)
+		}
+	}
+}
+
 func TestUnfit(t *testing.T) {
 	s := &script{say: map[string]string{"EHLO": "250-x\r\n250 SIZE 100"}}
 	w := far(t, s)
