@@ -2,6 +2,7 @@ package regress
 
 import (
 	"bufio"
+	"crypto/tls"
 	"fmt"
 	"net"
 	"os"
@@ -10,11 +11,13 @@ import (
 	"testing"
 	"time"
 
+	"opensmtpd/src/pki/pkitest"
 	"opensmtpd/src/regress/daemon"
 )
 
-// scripts are said to OpenSMTPD and to us, each in a session of its own. What
-// stands behind "~" is sent as it is, without waiting for more than one reply.
+// scripts are said to OpenSMTPD and to us, each in a session of its own, in clear
+// and in TLS. What stands behind "~" is sent as it is, without waiting for more
+// than one reply.
 var scripts = []string{
 	"MAIL FROM:<a@b.test>|RCPT TO:<a@far.test>|DATA|NOOP|QUIT",
 	"STARTTLS|AUTH PLAIN AGEAYg==|HELP|QUIT",
@@ -67,7 +70,11 @@ var differences = map[[2]int]struct{ theirs, ours, says string }{
 	{28, 1}: {"500 5.5.1", "250 2.0.0", "PIPELINING is offered"},
 }
 
-const theirConf = `listen on 127.0.0.1 port %s hostname mx.test
+// theirConf has a listener without TLS, one with STARTTLS and one of SMTPS.
+const theirConf = `pki mx.test cert "%s" key "%s"
+listen on 127.0.0.1 port %s hostname mx.test
+listen on 127.0.0.1 port %s hostname mx.test tls pki mx.test
+listen on 127.0.0.1 port %s hostname mx.test smtps pki mx.test
 action out relay host smtp://127.0.0.1:1
 match from any for domain far.test action out
 `
@@ -76,43 +83,128 @@ match from any for domain far.test action out
 // and 13) with ours, by code and enhanced code.
 func TestDifferential(t *testing.T) {
 	privileged(t)
-	d := daemon.New(t, fmt.Sprintf(theirConf, "$port")).Start()
-	theirs := debianOpenSMTPD(t, d)
+	d := daemon.New(t, "")
+	cert, key := d.Path("mx.crt"), d.Path("mx.key")
+	certPEM, keyPEM := pkitest.New(t).Issue(pkitest.RSA, "mx.test")
+	for name, text := range map[string][]byte{cert: certPEM, key: keyPEM} {
+		if err := os.WriteFile(name, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ourDoors := [3]string{d.Port(), freePort(t), freePort(t)}
+	d.Configure(fmt.Sprintf(theirConf, cert, key, ourDoors[0], ourDoors[1], ourDoors[2]))
+	d.Start()
+	theirDoors := debianOpenSMTPD(t, d, cert, key)
 	manual, err := os.ReadFile("../../man/smtpd.8")
 	if err != nil {
 		t.Fatal(err)
 	}
 	_, deviations, _ := strings.Cut(string(manual), ".Sh DEVIATIONS")
-	met := 0
-	for i, script := range scripts {
-		steps := strings.Split(script, "|")
-		its, our := replies(t, theirs, steps), replies(t, d.Addr, steps)
-		for j := range steps {
-			diff, listed := differences[[2]int{i, j}]
-			switch {
-			case !listed && its[j] != our[j]:
-				t.Errorf("script %d, step %d, %.80q: OpenSMTPD %q, we %q", i, j, steps[j], its[j], our[j])
-			case listed && (its[j] != diff.theirs || our[j] != diff.ours):
-				t.Errorf("script %d, step %d, %.80q: OpenSMTPD %q, we %q; listed are %q and %q", i, j, steps[j], its[j], our[j], diff.theirs, diff.ours)
-			case listed && !strings.Contains(deviations, diff.says):
-				t.Errorf("smtpd(8) does not say %q", diff.says)
-			case listed:
-				met++
+	for mode, enter := range [3]func(*testing.T, string) net.Conn{inClear, inSTARTTLS, inSMTPS} {
+		t.Run([3]string{"clear", "STARTTLS", "SMTPS"}[mode], func(t *testing.T) {
+			its := func() net.Conn { return enter(t, theirDoors[mode]) }
+			if replies(its(), []string{"NOOP"})[0] == "closed" {
+				// So it is with OpenSSL 3.0.22; it has one list of commands for both.
+				t.Log("that OpenSMTPD makes no handshake: what it says in clear is the measure")
+				its = func() net.Conn { return inClear(t, theirDoors[0]) }
 			}
+			met := 0
+			for i, script := range scripts {
+				steps := strings.Split(script, "|")
+				its, our := replies(its(), steps), replies(enter(t, ourDoors[mode]), steps)
+				met += compare(t, i, steps, its, our, deviations)
+			}
+			if met != len(differences) {
+				t.Errorf("%d of %d differences were met", met, len(differences))
+			}
+		})
+	}
+	t.Run("before STARTTLS", func(t *testing.T) {
+		for _, script := range []string{
+			"STARTTLS|QUIT", "EHLO x.test|STARTTLS now|NOOP|STARTTLS", "HELO x.test|STARTTLS",
+			"EHLO x.test|MAIL FROM:<a@b.test>|STARTTLS|RSET|STARTTLS",
+		} {
+			steps := strings.Split(script, "|")
+			its, our := replies(inClear(t, theirDoors[1]), steps), replies(inClear(t, ourDoors[1]), steps)
+			compare(t, -1, steps, its, our, deviations)
+		}
+	})
+}
+
+// compare holds what both have answered to the steps of script i against each
+// other, and returns how many of the listed differences there were.
+func compare(t *testing.T, i int, steps, its, our []string, deviations string) (met int) {
+	t.Helper()
+	for j := range steps {
+		diff, listed := differences[[2]int{i, j}]
+		switch {
+		case !listed && its[j] != our[j]:
+			t.Errorf("script %d, step %d, %.80q: OpenSMTPD %q, we %q", i, j, steps[j], its[j], our[j])
+		case listed && (its[j] != diff.theirs || our[j] != diff.ours):
+			t.Errorf("script %d, step %d, %.80q: OpenSMTPD %q, we %q; listed are %q and %q", i, j, steps[j], its[j], our[j], diff.theirs, diff.ours)
+		case listed && !strings.Contains(deviations, diff.says):
+			t.Errorf("smtpd(8) does not say %q", diff.says)
+		case listed:
+			met++
 		}
 	}
-	if met != len(differences) {
-		t.Errorf("%d of %d differences were met", met, len(differences))
+	return met
+}
+
+// inClear begins a session, to where commands are awaited; inSTARTTLS and inSMTPS
+// do so in TLS.
+func inClear(t *testing.T, port string) net.Conn {
+	t.Helper()
+	nc := connected(t, port)
+	greeted(t, nc)
+	return nc
+}
+
+func inSMTPS(t *testing.T, port string) net.Conn {
+	t.Helper()
+	nc := tls.Client(connected(t, port), &tls.Config{InsecureSkipVerify: true})
+	if nc.Handshake() == nil {
+		greeted(t, nc)
+	}
+	return nc
+}
+
+func inSTARTTLS(t *testing.T, port string) net.Conn {
+	t.Helper()
+	nc := inClear(t, port)
+	if got := replies(nc, []string{"EHLO x.test", "STARTTLS"}); got[1] != "220 2.0.0" {
+		t.Fatalf("STARTTLS: %q", got)
+	}
+	return tls.Client(nc, &tls.Config{InsecureSkipVerify: true})
+}
+
+func connected(t *testing.T, port string) net.Conn {
+	t.Helper()
+	nc, err := net.DialTimeout("tcp", "127.0.0.1:"+port, daemon.Wait)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { nc.Close() })
+	if err := nc.SetDeadline(time.Now().Add(daemon.Wait)); err != nil {
+		t.Fatal(err)
+	}
+	return nc
+}
+
+func greeted(t *testing.T, nc net.Conn) {
+	t.Helper()
+	if got := reply(t, nc); !strings.HasPrefix(got, "220 ") {
+		t.Fatalf("greeting %q", got)
 	}
 }
 
-// debianOpenSMTPD starts that server and returns where it listens.
-func debianOpenSMTPD(t *testing.T, d *daemon.Daemon) string {
+// debianOpenSMTPD starts that server and returns the ports of theirConf.
+func debianOpenSMTPD(t *testing.T, d *daemon.Daemon, cert, key string) [3]string {
 	t.Helper()
 	root := debian(t, d.Path("debian"), "opensmtpd")
-	port := freePort(t)
+	doors := [3]string{freePort(t), freePort(t), freePort(t)}
 	conf := d.Path("their.conf")
-	if err := os.WriteFile(conf, fmt.Appendf(nil, theirConf, port), 0o644); err != nil {
+	if err := os.WriteFile(conf, fmt.Appendf(nil, theirConf, cert, key, doors[0], doors[1], doors[2]), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	line := accountsOf("opensmtpd:7301", "opensmtpq:7302") + `
@@ -121,35 +213,24 @@ mkdir -p /var/lib/opensmtpd && mount -t tmpfs -o mode=755 tmpfs /var/lib/opensmt
 echo mx.test >/etc/mailname
 exec /usr/sbin/smtpd -d -f ` + conf
 	foreign(t, d, root, line)
-	n := neighbour{name: "OpenSMTPD", addr: "127.0.0.1:" + port}
+	n := neighbour{name: "OpenSMTPD", addr: "127.0.0.1:" + doors[0]}
 	n.greets(t, d)
-	return n.addr
+	return doors
 }
 
 var replyCode = regexp.MustCompile(`^\d{3}[ -](\d\.\d{1,3}\.\d{1,3} )?`)
 
-// replies says the steps of a script and returns the codes of the replies;
-// "closed" where there is none.
-func replies(t *testing.T, addr string, steps []string) []string {
-	t.Helper()
-	c, err := net.DialTimeout("tcp", addr, daemon.Wait)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	if err := c.SetDeadline(time.Now().Add(daemon.Wait)); err != nil {
-		t.Fatal(err)
-	}
-	in := bufio.NewReader(c)
+// replies says the steps of a script and returns the codes of the replies; "closed"
+// where there is none.
+func replies(nc net.Conn, steps []string) []string {
+	in := bufio.NewReader(nc)
 	codes := []string{}
-	for i := -1; i < len(steps); i++ {
-		if i >= 0 {
-			text, raw := strings.CutPrefix(steps[i], "~")
-			if !raw {
-				text += "\r\n"
-			}
-			_, _ = c.Write([]byte(text)) // what it hung up on is seen below
+	for _, step := range steps {
+		text, raw := strings.CutPrefix(step, "~")
+		if !raw {
+			text += "\r\n"
 		}
+		_, _ = nc.Write([]byte(text)) // what it hung up on is seen below
 		code := "closed"
 		for {
 			line, err := in.ReadString('\n')
@@ -161,9 +242,7 @@ func replies(t *testing.T, addr string, steps []string) []string {
 				break
 			}
 		}
-		if i >= 0 {
-			codes = append(codes, code)
-		}
+		codes = append(codes, code)
 	}
 	return codes
 }
