@@ -323,7 +323,6 @@ func (l *life) work() error {
 	for _, p := range l.peers {
 		wg.Go(func() { l.serve(serving, p, table) })
 	}
-	l.forget()
 	err = l.run(running)
 	l.parent.Flush()
 	return err
@@ -335,17 +334,28 @@ func (l *life) serve(ctx context.Context, p *Peer, table *Table) {
 	}
 }
 
+// startTime is how long a program that runs is taken to be starting, for files to
+// be opened and what was left undone to be found.
+const startTime = 500 * time.Millisecond
+
 // run runs the program and sees to it that it ends within its grace.
 func (l *life) run(ctx context.Context) error {
 	result := make(chan error, 1)
 	go func() { result <- l.program.Run(ctx) }()
-	select {
-	case err := <-result:
-		if err == nil && ctx.Err() == nil {
-			return errors.New("ended by itself")
+	started, cancel := l.clock.After(startTime)
+	defer cancel()
+	for ctx.Err() == nil {
+		select {
+		case err := <-result:
+			if err == nil && ctx.Err() == nil {
+				return errors.New("ended by itself")
+			}
+			return err
+		case <-started:
+			l.forget()
+			started = nil
+		case <-ctx.Done():
 		}
-		return err
-	case <-ctx.Done():
 	}
 	grace := graceAfter(ctx, time.Duration(l.hello.GraceMillis)*time.Millisecond)
 	late, cancel := l.clock.After(grace + flushTime)

@@ -127,6 +127,29 @@ func (f *fake) Run(ctx context.Context) error {
 	return nil
 }
 
+// TestForget holds that the code of the start is given back once, when that is
+// over and the program runs.
+func TestForget(t *testing.T) {
+	c := clock.NewFake(time.Unix(0, 0))
+	forgotten := make(chan struct{})
+	l := &life{clock: c, program: &fake{}, forget: func() { close(forgotten) }}
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() { ended <- l.run(ctx) }()
+	c.BlockUntil(1)
+	select {
+	case <-forgotten:
+		t.Error("forgotten before the start is over")
+	default:
+	}
+	c.Advance(startTime)
+	<-forgotten
+	stop()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
 // start spawns a role, gives it its first configuration and returns its layers.
 func start(t *testing.T, role Role, stderr *os.File) *Child {
 	t.Helper()
