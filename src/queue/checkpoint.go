@@ -325,6 +325,49 @@ func (s *Store) readCheckpoint(segs map[uint64]*journal.Segment) (journal.Positi
 	}
 }
 
+// maxStateFrame is the longest payload of a value: kind, value and the lengths of
+// the names are before and between.
+const maxStateFrame = 1 + 3 + 2*255 + maxState
+
+// salvage takes the values of other roles out of a damaged checkpoint. Unlike mail
+// they need not be in the journal any more; what is there since goes before them.
+func (s *Store) salvage() error {
+	f, err := s.fs.Open(checkpointName, false)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	size, err := f.Size()
+	if err != nil {
+		return err
+	}
+	r := &frameReader{f: f, size: size}
+	for at := int64(0); at+9 < size; {
+		r.at = at
+		head, err := r.bytes(9)
+		if err != nil {
+			return err
+		}
+		at++ // where the next frame begins is known only behind one that is whole
+		if n := binary.LittleEndian.Uint32(head); head[8] != frameState || n > maxStateFrame {
+			continue
+		}
+		r.at = at - 1
+		payload, err := r.next()
+		switch {
+		case errors.Is(err, errCheckpoint):
+			continue
+		case err != nil:
+			return err
+		}
+		if v, err := parseState(payload[1:]); err == nil {
+			s.put(v)
+			at = r.at
+		}
+	}
+	return nil
+}
+
 // frameReader reads frames through a buffer.
 type frameReader struct {
 	f     disk.File

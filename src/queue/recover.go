@@ -129,7 +129,8 @@ func (s *Store) recover(ctx context.Context) error {
 }
 
 // load reads the checkpoint. A damaged one is set aside: the journal, read as a
-// whole, and the spool hold all that it would tell of mail.
+// whole, and the spool hold all that it would tell of mail, and the values of other
+// roles are taken from what is left.
 func (s *Store) load() (journal.Position, error) {
 	segs := make(map[uint64]*journal.Segment)
 	for _, seg := range s.log.Segments() {
@@ -140,6 +141,9 @@ func (s *Store) load() (journal.Position, error) {
 		return pos, err
 	}
 	s.index = newIndex()
+	if err := s.salvage(); err != nil {
+		return journal.Position{}, err
+	}
 	if s.readOnly {
 		s.opt.Log.CheckpointDamaged(err, "")
 		return journal.Position{}, nil

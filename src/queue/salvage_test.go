@@ -1,0 +1,160 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+	"testing"
+
+	"opensmtpd/src/mlog"
+	"opensmtpd/src/queue/disk"
+)
+
+// valuesWorld is a disk on which nothing but the checkpoint knows of n values: the
+// journal is used again.
+func valuesWorld(t testing.TB, n int) *disk.Sim {
+	t.Helper()
+	sim := disk.NewSim()
+	s := mustOpen(t, sim, testOptions(5))
+	for i := range n {
+		if err := s.PutState("greylist", fmt.Sprintf("key%d", i), []byte(strings.Repeat("v", 3*i+1))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	deliver(t, s, 2, 300)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	names, err := sim.ReadDir("journal")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names {
+		if strings.HasPrefix(name, "seg.") {
+			if err := sim.Remove("journal/" + name); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := sim.SyncDir("journal"); err != nil {
+		t.Fatal(err)
+	}
+	return sim.Reboot(disk.Lose)
+}
+
+// rewrite puts other bytes in the place of a file's.
+func rewrite(t testing.TB, d disk.FS, name string, b []byte) {
+	t.Helper()
+	if err := d.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		t.Fatal(err)
+	}
+	f, err := d.Create(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.WriteAt(b, 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Sync(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func contents(t testing.TB, d disk.FS, name string) []byte {
+	t.Helper()
+	f, err := d.Open(name, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	size, err := f.Size()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := make([]byte, size)
+	if _, err := f.ReadAt(b, 0); err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// valuesOf opens a store and returns how many values are right, and the log. A
+// wrong one is an error.
+func valuesOf(t testing.TB, d disk.FS) (right int, log string) {
+	t.Helper()
+	said := new(lines)
+	opt := testOptions(5)
+	opt.Log = mlog.New(said, true)
+	s, err := Open(context.Background(), d, opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.State("greylist", func(key string, value []byte) bool {
+		var n int
+		if _, err := fmt.Sscanf(key, "key%d", &n); err != nil || string(value) != strings.Repeat("v", 3*n+1) {
+			t.Errorf("%s is %q", key, value)
+		}
+		right++
+		return true
+	})
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return right, said.String()
+}
+
+// TestSalvage holds that a flipped byte of the checkpoint costs the value it is in,
+// and an end that is missing what was there, and that both are said.
+func TestSalvage(t *testing.T) {
+	const all = 30
+	sim := valuesWorld(t, all)
+	whole := contents(t, sim, checkpointName)
+	for at := range whole {
+		hurt := append([]byte(nil), whole...)
+		hurt[at] ^= 0x55
+		d := sim.Reboot(disk.Lose)
+		rewrite(t, d, checkpointName, hurt)
+		if n, log := valuesOf(t, d); n < all-1 || !strings.Contains(log, "damaged checkpoint") && !strings.Contains(log, "malformed") {
+			t.Fatalf("byte %d: %d values left\n%s", at, n, log)
+		}
+		if n, log := valuesOf(t, d.Reboot(disk.Lose)); n < all-1 || strings.Contains(log, "checkpoint") {
+			t.Fatalf("byte %d, the start after that: %d values left\n%s", at, n, log)
+		}
+	}
+	last := 0
+	for size := range whole {
+		d := sim.Reboot(disk.Lose)
+		rewrite(t, d, checkpointName, whole[:size])
+		n, log := valuesOf(t, d)
+		if n < last || !strings.Contains(log, "damaged checkpoint") {
+			t.Fatalf("the first %d bytes: %d values\n%s", size, n, log)
+		}
+		last = n
+	}
+	if last != all {
+		t.Errorf("without its last byte it has %d values", last)
+	}
+}
+
+// FuzzCheckpoint opens a store with any checkpoint.
+func FuzzCheckpoint(f *testing.F) {
+	whole := contents(f, valuesWorld(f, 3), checkpointName)
+	f.Add(whole)
+	f.Add(whole[:len(whole)/2])
+	f.Add(whole[7:])
+	f.Fuzz(func(t *testing.T, b []byte) {
+		d := disk.NewSim()
+		if err := mustOpen(t, d, testOptions(5)).Close(); err != nil {
+			t.Fatal(err)
+		}
+		rewrite(t, d, checkpointName, b)
+		s := mustOpen(t, d, testOptions(5))
+		checkMessage(t, s, deliver(t, s, 1, 100), 1, 100)
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
