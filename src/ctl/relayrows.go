@@ -49,6 +49,22 @@ type GreyRow struct {
 	Until  int64  `json:"until"` // 0: for ever
 }
 
+// What was done about a network of a PassRow.
+const (
+	PassAdded   = "added"
+	PassCovered = "covered" // nothing: it passes already
+	PassRemoved = "removed"
+)
+
+// PassRow tells what "smtpctl whitelist" (msg.VerbWhitelist) or "unwhitelist" has
+// done about a network.
+type PassRow struct {
+	Net     string `json:"net"`
+	Done    string `json:"done"`
+	By      string `json:"by,omitempty"`      // covered: the network by which it passes
+	Entered bool   `json:"entered,omitempty"` // removed: an operator had entered it
+}
+
 // HoststatRow is one line of "smtpctl show hoststats" (msg.VerbShowHoststats).
 type HoststatRow struct {
 	Domain string `json:"domain"`

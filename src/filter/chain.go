@@ -89,6 +89,11 @@ func (c *chain) program(g *Program) (int, error) {
 // tempFail is the answer when it cannot be found out what a filter would say.
 var tempFail = server.Verdict{Action: server.Disconnect, Reply: smtp.Fail(421, 3, 0, "Temporary failure")}
 
+// temporary is the answer when a built-in filter cannot tell.
+func temporary() server.Verdict {
+	return server.Verdict{Action: server.Reject, Reply: smtp.Fail(451, 3, 0, "Temporary failure")}
+}
+
 // Phase implements server.Filter.
 func (c *chain) Phase(ctx context.Context, s *server.Session, p server.Phase, param string) server.Verdict {
 	st := of(s)
@@ -136,13 +141,17 @@ func (q *question) rewrite(param string) {
 // judge lets a built-in filter decide; it is true when nobody else is asked.
 func (c *chain) judge(e *element, q *question) bool {
 	b := e.builtin
-	if b.phase != q.phase {
+	switch {
+	case b.phase == q.phase:
+	case b.decide == grey && q.phase == server.PhaseData:
+		return c.greyed(q)
+	default:
 		return false
 	}
 	yes, err := b.matches(q.ctx, c.o.Tables, q.s, q.param)
 	if err != nil {
 		c.o.Log.FilterTable(q.s.ID, err)
-		return q.refuse(server.Verdict{Action: server.Reject, Reply: smtp.Fail(451, 3, 0, "Temporary failure")})
+		return q.refuse(temporary())
 	}
 	if !yes {
 		return false
@@ -159,9 +168,7 @@ func (c *chain) judge(e *element, q *question) bool {
 	case rewrite:
 		q.rewrite(b.arg)
 	case grey:
-		if v, ok := c.greylist(b, q); !ok {
-			return q.refuse(v)
-		}
+		return c.greylist(b, q)
 	case report:
 		c.say(q, "builtin", b.name, b.arg)
 	}

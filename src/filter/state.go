@@ -1,11 +1,15 @@
 package filter
 
-import "opensmtpd/src/smtp/server"
+import (
+	"opensmtpd/src/mail"
+	"opensmtpd/src/smtp/server"
+)
 
 // state is what the filters keep of a session.
 type state struct {
-	phase server.Phase // that is being decided
-	talk  *talk        // with programs; nil: there are none
+	phase  server.Phase   // that is being decided
+	talk   *talk          // with programs; nil: there are none
+	greyed mail.MessageID // the message for which the client is to come again
 }
 
 // of returns the state of a session.

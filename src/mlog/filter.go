@@ -1,6 +1,11 @@
 package mlog
 
-import "opensmtpd/src/mail"
+import (
+	"net/netip"
+	"time"
+
+	"opensmtpd/src/mail"
+)
 
 // The lines about filters.
 
@@ -21,4 +26,9 @@ func (l *Logger) FilterFailed(id mail.SessionID, name string, err error) {
 // FilterTable tells that a condition could not be answered.
 func (l *Logger) FilterTable(id mail.SessionID, err error) {
 	l.Warnf("warn: %016x %v", uint64(id), err)
+}
+
+// FilterGreylist tells that a network has come again and passes from now on.
+func (l *Logger) FilterGreylist(id mail.SessionID, name string, net netip.Prefix, after time.Duration) {
+	l.Infof("%016x smtp greylist filter=%s result=passed network=%s after=%ds", uint64(id), name, net, int64(after.Seconds()))
 }

@@ -291,25 +291,38 @@ func (s *Store) State(kind string, f func(key string, value []byte) bool) {
 	}
 }
 
+// StateCount is how many values of a kind there are.
+func (s *Store) StateCount(kind string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.states[kind])
+}
+
 // flushUnit waits.
-type flushUnit chan error
+type flushUnit func(error)
 
 // Encode implements journal.Unit.
 func (flushUnit) Encode(*journal.Buffer) {}
 
 // Written implements journal.Unit.
-func (f flushUnit) Written(_ *journal.Segment, _ int64, err error) { f <- err }
+func (f flushUnit) Written(_ *journal.Segment, _ int64, err error) {
+	if err != nil {
+		err = failure(err)
+	}
+	f(err)
+}
 
-// Flush returns when everything asked for before is durable.
+// FlushAsync calls done when everything asked for before is durable, as
+// CommitAsync does.
+func (s *Store) FlushAsync(done func(error)) { s.log.Submit(flushUnit(done), false) }
+
+// Flush is FlushAsync that waits.
 func (s *Store) Flush(ctx context.Context) error {
-	f := make(flushUnit, 1)
-	s.log.Submit(f, false)
+	result := make(chan error, 1)
+	s.FlushAsync(func(err error) { result <- err })
 	select {
-	case err := <-f:
-		if err != nil {
-			return failure(err)
-		}
-		return nil
+	case err := <-result:
+		return err
 	case <-ctx.Done():
 		return mailerr.Local(ctx.Err())
 	}

@@ -63,3 +63,18 @@ func greyLine(r *ctl.GreyRow) string {
 	}
 	return fmt.Sprintf("%s|%s|%s|%d|%d|%s|%s|%d", r.State, r.Net, visible(r.Name), r.First, r.Until, address(r.Sender), address(r.Rcpt), r.Ready)
 }
+
+// passLine tells what has been done about a network.
+func passLine(r *ctl.PassRow) string {
+	switch {
+	case r.Done == ctl.PassCovered && r.By == r.Net:
+		return r.Net + " passes already"
+	case r.Done == ctl.PassCovered:
+		return fmt.Sprintf("%s passes already, by %s", r.Net, r.By)
+	case r.Done == ctl.PassRemoved && r.Entered:
+		return r.Net + " removed, which was entered"
+	case r.Done == ctl.PassRemoved:
+		return r.Net + " removed, which had proven itself"
+	}
+	return r.Net + " passes from now on"
+}

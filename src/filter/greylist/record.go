@@ -2,97 +2,74 @@ package greylist
 
 import (
 	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
-	"time"
+	"strings"
 )
 
-// record is an entry as it is kept.
+// Kept is an entry as it is kept over a restart.
+type Kept struct {
+	Key   string
+	Value []byte // nil: it is forgotten
+}
+
+// record is the value.
 type record struct {
 	Net   netip.Prefix `json:"net"`
 	From  string       `json:"from,omitempty"`
 	To    string       `json:"to,omitempty"`
 	Name  string       `json:"name,omitempty"`
-	First int64        `json:"first"` // Unix seconds, as all times
+	First int64        `json:"first"`
 	Ready int64        `json:"ready,omitempty"`
 	Until int64        `json:"until,omitempty"`
 }
 
-// key is the name of an entry: of a network the network, of a triplet a hash,
-// because addresses are too long for a key.
-func (e *Entry) key() string {
-	if e.White() {
-		return e.Net.String()
+const keySize = 16
+
+// keyOf is the name of an entry. It stands for addresses of any length.
+func keyOf(net netip.Prefix, from, to string) string {
+	sum := sha256.Sum256([]byte(net.String() + "\x00" + from + "\x00" + to))
+	return string(sum[:keySize])
+}
+
+// maxText is how much is remembered of an address or a name, to be shown: keys
+// tell long ones apart.
+const maxText = 100
+
+func shown(s string) string {
+	if len(s) > maxText {
+		s = s[:maxText]
 	}
-	sum := sha256.Sum256([]byte(e.Net.String() + "\x00" + e.From + "\x00" + e.To))
-	return hex.EncodeToString(sum[:16])
+	return strings.ToValidUTF8(strings.Clone(s), "")
 }
 
 func (e *Entry) encode() []byte {
-	r := record{Net: e.Net, From: e.From, To: e.To, Name: e.Name, First: e.First.Unix()}
-	if !e.Ready.IsZero() {
-		r.Ready = e.Ready.Unix()
-	}
-	if !e.Until.IsZero() {
-		r.Until = e.Until.Unix()
-	}
-	b, err := json.Marshal(r)
+	b, err := json.Marshal(record{e.Net, e.From, e.To, e.Name, e.First, e.Ready, e.Until})
 	if err != nil {
-		return nil // no field of it can fail
+		return []byte{} // no field of it can fail
 	}
 	return b
 }
 
 var errRecord = errors.New("not an entry of the greylist")
 
-// decode reads what encode has written.
-func decode(value []byte) (*Entry, error) {
+// decode reads what Changes has written. The entry has its key in any case.
+func decode(k *Kept) (*Entry, error) {
+	e := &Entry{key: k.Key, saved: true}
 	var r record
-	if err := json.Unmarshal(value, &r); err != nil {
-		return nil, fmt.Errorf("%w: %v", errRecord, err)
+	if err := json.Unmarshal(k.Value, &r); err != nil {
+		return e, fmt.Errorf("%w: %v", errRecord, err)
 	}
-	if !r.Net.IsValid() || r.Net != r.Net.Masked() || r.To != "" && r.Until == 0 || r.To == "" && r.From != "" {
-		return nil, errRecord
+	switch {
+	case len(k.Key) != keySize, !r.Net.IsValid(), r.Net != r.Net.Masked(),
+		len(r.From) > maxText, len(r.To) > maxText, len(r.Name) > maxText:
+		return e, errRecord
+	case r.To != "" && r.Until <= 0, r.To == "" && (r.From != "" || k.Key != keyOf(r.Net, "", "")):
+		return e, errRecord
 	}
-	e := &Entry{Net: r.Net, From: r.From, To: r.To, Name: r.Name, First: time.Unix(r.First, 0)}
-	if r.Ready != 0 {
-		e.Ready = time.Unix(r.Ready, 0)
-	}
-	if r.Until != 0 {
-		e.Until = time.Unix(r.Until, 0)
-	}
+	e.Net, e.From, e.To, e.Name = r.Net, r.From, r.To, r.Name
+	e.First, e.Ready, e.Until, e.told = r.First, r.Ready, r.Until, r.Until
 	return e, nil
-}
-
-// Restore takes in what was kept, in any order. What has been learnt since goes
-// before it. It returns how many values could not be read; those are forgotten.
-func (l *List) Restore(kept map[string][]byte) (bad int) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	var all []*Entry
-	for key, value := range kept {
-		e, err := decode(value)
-		if err != nil || e.key() != key {
-			bad++
-			l.o.Store.Put(key, nil)
-			continue
-		}
-		if l.entries[key] == nil {
-			all = append(all, e)
-		}
-	}
-	slices.SortFunc(all, func(a, b *Entry) int {
-		if a.White() && b.White() {
-			return a.Until.Compare(b.Until) // the last seen has most time left
-		}
-		return a.First.Compare(b.First)
-	})
-	for _, e := range all {
-		l.insertLocked(e)
-	}
-	return bad
 }

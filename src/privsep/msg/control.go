@@ -49,7 +49,8 @@ const (
 	// VerbShowGreylist lists the greylist. No args. Rows: ctl.GreyRow.
 	VerbShowGreylist Verb = "show greylist"
 	// VerbWhitelist lets a network pass the greylist, and VerbUnwhitelist
-	// forgets that it does. Args: an address or a network.
+	// forgets all by which one of its addresses does. Args: an address or a
+	// network. Rows: ctl.PassRow.
 	VerbWhitelist   Verb = "whitelist"
 	VerbUnwhitelist Verb = "unwhitelist"
 )

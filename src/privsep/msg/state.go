@@ -3,15 +3,18 @@ package msg
 // The numbers of what queue keeps for dispatcher.
 const (
 	// dispatcher → queue
-	TypeKeep Type = iota + 480 // one way
+	TypeKeep Type = iota + 480 // one way, or with Sync a call
 	TypeKept
 	TypeKeptReply
 )
 
 // Keep asks queue to keep small values of a kind over a restart. Nobody waits for
-// that: the last ones may be lost when the machine stops.
+// that: the last ones may be lost when the machine stops. With Sync somebody does:
+// the reply, an empty KeptReply, comes when these values, and all before them, are
+// on stable storage.
 type Keep struct {
 	Kind   string
+	Sync   bool
 	Values []KeptValue
 }
 
@@ -54,12 +57,15 @@ func (r *Reader) kept() []KeptValue {
 }
 
 // Append implements Message.
-func (m *Keep) Append(b []byte) []byte { return appendKept(AppendString(b, m.Kind), m.Values) }
+func (m *Keep) Append(b []byte) []byte {
+	return appendKept(AppendBool(AppendString(b, m.Kind), m.Sync), m.Values)
+}
 
 // Parse implements Parser.
 func (m *Keep) Parse(b []byte) error {
 	r := NewReader(b)
 	m.Kind = r.String()
+	m.Sync = r.Bool()
 	m.Values = r.kept()
 	return r.Done()
 }

@@ -5,6 +5,7 @@ func stateSamples() []Parser {
 	values := []KeptValue{{Key: "a", Data: []byte("value")}, {Key: "b", Remove: true}}
 	return []Parser{
 		&Keep{Kind: "greylist", Values: values},
+		&Keep{Kind: "greylist", Sync: true, Values: []KeptValue{}},
 		&Kept{Kind: "greylist", After: "a"},
 		&KeptReply{Values: values},
 	}

@@ -2,6 +2,7 @@ package dispatcher
 
 import (
 	"context"
+	"net/netip"
 	"strconv"
 	"sync"
 	"time"
@@ -15,10 +16,12 @@ import (
 	"opensmtpd/src/privsep/proc"
 )
 
-// The bounds of the greylist: with addresses of usual length 20 MiB.
+// The bounds of the greylist. In memory an entry of usual addresses takes half a
+// kilobyte here and 300 bytes in queue, on disk 200: full, 50 MiB, 30 and 20.
 const (
 	maxTriplets = 50_000
 	maxNetworks = 50_000
+	maxOfSite   = 1_000 // of each
 )
 
 const (
@@ -26,6 +29,7 @@ const (
 	greyDelay = time.Second
 	greySweep = 10 * time.Minute
 	greyBatch = 256 // values in a message
+	greyRows  = 256 // in a page: of the longest names, half a frame
 )
 
 // greylisting is the greylist, which queue keeps over restarts. It implements
@@ -38,27 +42,23 @@ type greylisting struct {
 
 	loading chan struct{} // holds a token: who has it may load
 	loaded  bool          // with the token
-	wake    chan struct{}
-
-	mu      sync.Mutex
-	pending map[string][]byte // what queue has not been told
+	wake    chan struct{} // something has changed
+	telling sync.Mutex    // held by who tells queue of it
 }
 
 func newGreylisting(env proc.Env) *greylisting {
 	g := &greylisting{
 		clock: env.Clock, log: env.Log, queue: env.Peers[proc.Queue],
-		loading: make(chan struct{}, 1), wake: make(chan struct{}, 1), pending: make(map[string][]byte),
+		loading: make(chan struct{}, 1), wake: make(chan struct{}, 1),
 	}
 	g.loading <- struct{}{}
-	g.list = greylist.New(greylist.Options{Clock: env.Clock, Store: g, Triplets: maxTriplets, Networks: maxNetworks})
+	g.list = greylist.New(greylist.Options{
+		Clock: env.Clock, Changed: g.changed, Triplets: maxTriplets, Networks: maxNetworks, Site: maxOfSite,
+	})
 	return g
 }
 
-// Put implements greylist.Store.
-func (g *greylisting) Put(key string, value []byte) {
-	g.mu.Lock()
-	g.pending[key] = value
-	g.mu.Unlock()
+func (g *greylisting) changed() {
 	select {
 	case g.wake <- struct{}{}:
 	default:
@@ -76,7 +76,7 @@ func (g *greylisting) load(ctx context.Context) error {
 	if g.loaded {
 		return nil
 	}
-	kept := make(map[string][]byte)
+	var kept []greylist.Kept
 	for after := ""; ; {
 		var page msg.KeptReply
 		if err := g.queue.Call(ctx, &msg.Kept{Kind: greyKind, After: after}, &page); err != nil {
@@ -86,7 +86,7 @@ func (g *greylisting) load(ctx context.Context) error {
 			break
 		}
 		for _, v := range page.Values {
-			kept[v.Key], after = v.Data, v.Key
+			kept, after = append(kept, greylist.Kept{Key: v.Key, Value: v.Data}), v.Key
 		}
 	}
 	if bad := g.list.Restore(kept); bad > 0 {
@@ -97,9 +97,9 @@ func (g *greylisting) load(ctx context.Context) error {
 }
 
 // Allow implements filter.Greylist.
-func (g *greylisting) Allow(ctx context.Context, r greylist.Rule, t greylist.Try) (bool, error) {
+func (g *greylisting) Allow(ctx context.Context, r greylist.Rule, t greylist.Try) (greylist.Answer, error) {
 	if err := g.load(ctx); err != nil {
-		return false, err
+		return greylist.Answer{}, err
 	}
 	return g.list.Allow(r, t), nil
 }
@@ -128,73 +128,138 @@ func (g *greylisting) run(ctx context.Context) {
 	}
 }
 
+// flush tells queue what has changed. It fails when queue is gone, and then the
+// daemon stops.
 func (g *greylisting) flush() {
-	g.mu.Lock()
-	pending := g.pending
-	g.pending = make(map[string][]byte)
-	g.mu.Unlock()
-	m := &msg.Keep{Kind: greyKind}
-	send := func() {
-		// It fails when queue is gone, and then the daemon stops.
+	g.telling.Lock()
+	defer g.telling.Unlock()
+	for m := g.changes(); len(m.Values) > 0; m = g.changes() {
 		if err := g.queue.Send(context.Background(), m); err != nil {
 			g.log.Debugf("debug: greylist: %v", err)
 		}
-		m.Values = nil
 	}
-	for key, value := range pending {
-		m.Values = append(m.Values, msg.KeptValue{Key: key, Remove: value == nil, Data: value})
-		if len(m.Values) == greyBatch {
-			send()
-		}
+}
+
+// settle returns when all that was changed before is on stable storage.
+func (g *greylisting) settle(ctx context.Context) error {
+	g.flush()
+	return g.queue.Call(ctx, &msg.Keep{Kind: greyKind, Sync: true}, &msg.KeptReply{})
+}
+
+// changes is a message with some of what has changed.
+func (g *greylisting) changes() *msg.Keep {
+	m := &msg.Keep{Kind: greyKind}
+	for _, v := range g.list.Changes(greyBatch) {
+		m.Values = append(m.Values, msg.KeptValue{Key: v.Key, Remove: v.Value == nil, Data: v.Value})
 	}
-	if len(m.Values) > 0 {
-		send()
-	}
+	return m
 }
 
 // control serves what smtpctl asks about the greylist; false when the verb is
 // about something else.
 func (g *greylisting) control(ctx context.Context, m *msg.Control) (*msg.ControlRows, *mailerr.Error, bool) {
-	switch m.Verb {
-	case msg.VerbShowGreylist, msg.VerbWhitelist, msg.VerbUnwhitelist:
-	default:
+	do, mine := map[msg.Verb]func(*msg.Control) (*msg.ControlRows, error){
+		msg.VerbShowGreylist: g.show, msg.VerbWhitelist: g.whitelist, msg.VerbUnwhitelist: g.unwhitelist,
+	}[m.Verb]
+	if !mine {
 		return nil, nil, false
 	}
-	if err := g.load(ctx); err != nil {
+	err := g.load(ctx)
+	var rows *msg.ControlRows
+	if err == nil {
+		rows, err = do(m)
+	}
+	if err == nil && m.Verb != msg.VerbShowGreylist {
+		err = g.settle(ctx)
+	}
+	if err != nil {
 		return nil, mailerr.From(err), true
 	}
-	if m.Verb == msg.VerbShowGreylist {
-		from, _ := strconv.Atoi(m.Cursor)
-		return reply(g.rows(), from)
-	}
-	if len(m.Args) != 1 {
-		return nil, mailerr.Permanent(501, 5, 4, "one network is needed", nil), true
-	}
-	net, err := greylist.ParseNet(m.Args[0])
-	switch {
-	case err != nil:
-		return nil, mailerr.Permanent(501, 5, 4, err.Error(), nil), true
-	case m.Verb == msg.VerbWhitelist:
-		g.list.Whitelist(net)
-	case !g.list.Remove(net):
-		return nil, mailerr.Permanent(550, 5, 0, "not in the whitelist: "+net.String(), nil), true
-	}
-	return &msg.ControlRows{}, nil, true
+	return rows, nil, true
 }
 
-func (g *greylisting) rows() []ctl.GreyRow {
-	all := g.list.Entries()
-	out := make([]ctl.GreyRow, len(all))
-	for i := range all {
-		e := &all[i]
-		r := &out[i]
-		*r = ctl.GreyRow{State: "white", Net: e.Net.String(), Name: e.Name, Sender: e.From, Rcpt: e.To, First: e.First.Unix()}
-		if !e.White() {
-			r.State, r.Ready = "grey", e.Ready.Unix()
+// network is the argument of a request.
+func network(m *msg.Control) (netip.Prefix, error) {
+	if len(m.Args) != 1 {
+		return netip.Prefix{}, mailerr.Permanent(501, 5, 4, "one network is needed", nil)
+	}
+	net, err := greylist.ParseNet(m.Args[0])
+	if err != nil {
+		return netip.Prefix{}, mailerr.Permanent(501, 5, 4, err.Error(), nil)
+	}
+	return net, nil
+}
+
+func (g *greylisting) whitelist(m *msg.Control) (*msg.ControlRows, error) {
+	net, err := network(m)
+	if err != nil {
+		return nil, err
+	}
+	by, added, err := g.list.Whitelist(net)
+	if err != nil {
+		return nil, mailerr.Permanent(552, 5, 0, err.Error(), nil)
+	}
+	row := ctl.PassRow{Net: net.String(), Done: ctl.PassAdded}
+	if !added {
+		row.Done, row.By = ctl.PassCovered, by.String()
+	}
+	return page([]ctl.PassRow{row}, "")
+}
+
+// unwhitelist removes a page of networks at a time, so that the answer fits
+// whatever is removed.
+func (g *greylisting) unwhitelist(m *msg.Control) (*msg.ControlRows, error) {
+	net, err := network(m)
+	if err != nil {
+		return nil, err
+	}
+	gone := g.list.Remove(net, greyRows)
+	if len(gone) == 0 && m.Cursor == "" {
+		return nil, mailerr.Permanent(550, 5, 0, "nothing in the whitelist has to do with "+net.String(), nil)
+	}
+	rows := make([]ctl.PassRow, len(gone))
+	for i := range gone {
+		rows[i] = ctl.PassRow{Net: gone[i].Net.String(), Done: ctl.PassRemoved, Entered: gone[i].ByHand()}
+	}
+	next := ""
+	if len(gone) == greyRows {
+		done, _ := strconv.Atoi(m.Cursor)
+		next = strconv.Itoa(done + 1)
+	}
+	return page(rows, next)
+}
+
+func (g *greylisting) show(m *msg.Control) (*msg.ControlRows, error) {
+	after, err := greylist.ParsePlace(m.Cursor)
+	if err != nil {
+		return nil, err
+	}
+	some := g.list.Entries(after, greyRows)
+	rows := make([]ctl.GreyRow, len(some))
+	next := ""
+	for i := range some {
+		e := &some[i]
+		rows[i] = ctl.GreyRow{
+			State: "white", Net: e.Net.String(), Name: e.Name, Sender: e.From, Rcpt: e.To, First: e.First, Ready: e.Ready, Until: e.Until,
 		}
-		if !e.Until.IsZero() {
-			r.Until = e.Until.Unix()
+		if !e.White() {
+			rows[i].State = "grey"
+		}
+		next = e.Place().String()
+	}
+	if len(some) < greyRows {
+		next = ""
+	}
+	return page(rows, next)
+}
+
+// page is rows, which are few enough, before those at next.
+func page[T any](rows []T, next string) (*msg.ControlRows, error) {
+	var p ctl.Page
+	for i := range rows {
+		if _, err := p.Add(rows[i]); err != nil {
+			return nil, err
 		}
 	}
-	return out
+	return p.More(next), nil
 }

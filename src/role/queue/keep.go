@@ -2,6 +2,7 @@ package queue
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -15,12 +16,12 @@ func keepKinds() []string { return []string{"greylist"} }
 
 // The bounds of what dispatcher, which strangers talk to, can have kept.
 const (
-	maxKept     = 200_000 // values of a kind
-	maxKeptData = 4 << 10 // bytes of one
-	keptPage    = 256 << 10
+	maxKept     = 120_000 // values of a kind
+	maxKeptData = 1 << 10 // bytes of one
+	keptPage    = 768 << 10
 )
 
-// keep keeps values. It does not wait until they are durable, and nobody is told
+// keep keeps values. Where nobody waits until they are durable, nobody is told
 // what went wrong but the log.
 func (r *Role) keep(ctx context.Context, q proc.Request) {
 	var m msg.Keep
@@ -28,29 +29,41 @@ func (r *Role) keep(ctx context.Context, q proc.Request) {
 	if err == nil {
 		err = r.open(ctx)
 	}
+	if err == nil && !slices.Contains(keepKinds(), m.Kind) {
+		err = fmt.Errorf("no values of kind %q are kept", m.Kind)
+	}
 	if err != nil {
 		q.Fail(mailerr.Local(err))
 		return
 	}
-	if !slices.Contains(keepKinds(), m.Kind) {
-		r.env.Log.Warnf("warn: queue: %s wants to keep values of kind %q", q.From(), m.Kind)
-		return
-	}
-	have := 0
-	r.store.State(m.Kind, func(string, []byte) bool { have++; return true })
+	room := maxKept - r.store.StateCount(m.Kind)
+	left := 0
 	for i := range m.Values {
 		v := &m.Values[i]
 		switch {
 		case v.Remove:
 			v.Data = nil
-		case len(v.Data) == 0 || len(v.Data) > maxKeptData || have >= maxKept:
+		case len(v.Data) == 0 || len(v.Data) > maxKeptData || room <= 0:
+			left++
 			continue
 		default:
-			have++
+			room--
 		}
 		if err := r.store.PutState(m.Kind, v.Key, v.Data); err != nil {
 			r.env.Log.Warnf("warn: queue: %v", err)
 		}
+	}
+	if left > 0 {
+		r.env.Log.Warnf("warn: queue: %d values of %s are too large or too many, and are not kept", left, m.Kind)
+	}
+	if m.Sync {
+		r.store.FlushAsync(func(err error) {
+			if err != nil {
+				q.Fail(mailerr.From(err))
+				return
+			}
+			q.Reply(&msg.KeptReply{})
+		})
 	}
 }
 
