@@ -111,7 +111,7 @@ func (c *chain) Phase(ctx context.Context, s *server.Session, p server.Phase, pa
 		}
 	}
 	v := q.verdict
-	if v.Marked && v.Action == server.Proceed {
+	if v.Marked && (v.Action == server.Proceed || v.Action == server.Report) {
 		v.Action = server.Junk
 	}
 	return v
@@ -231,6 +231,9 @@ func (c *chain) obey(e *element, q *question, m *said) bool {
 		q.rewrite(text)
 	case "report":
 		c.say(q, "proc", e.name, text)
+		if q.verdict.Action == server.Proceed {
+			q.verdict.Action, q.verdict.Param = server.Report, text
+		}
 	}
 	return false
 }

@@ -31,10 +31,10 @@ func TestProgramDecides(t *testing.T) {
 		{"connect", "reject|554 no", 0, "554 no", "connected|reject|554 no", ""},
 		{"connect", "disconnect|550 5.7.1 a|b", 0, "550 5.7.1 a|b", "connected|disconnect|550 5.7.1 a|b", ""},
 		{"connect", "junk", 5, "250", "connected|junk", "X-Spam: Yes\n"},
-		{"ehlo", "reject|421 later", 1, "421 later", "ehlo|reject|421 later", ""},
+		{"ehlo", "reject|421 later", 1, "421 later", "ehlo|disconnect|421 later", ""},
 		{"ehlo", "rewrite|other.example.org", 5, "250", "ehlo|rewrite|other.example.org", "Received: from other.example.org ("},
 		{"ehlo", "rewrite|not a host", 1, "501", "ehlo|rewrite|not a host", ""},
-		{"mail-from", "reject|nonsense", 2, "421 Internal server error", "mail-from|reject|", ""},
+		{"mail-from", "reject|nonsense", 2, "421 Internal server error", "mail-from|disconnect|421 Internal server error", ""},
 		{"mail-from", "reject|250 fine", 2, "421 Internal server error", "", ""},
 		{"mail-from", "junk", 5, "250", "mail-from|junk", "X-Spam: Yes\n"},
 		{"mail-from", "report|seen it", 5, "250", "filter-report|0000000000000011|proc|f|seen it", "Received: "},
@@ -211,11 +211,14 @@ func TestErrata78_032AndLinkAuth74(t *testing.T) {
 			t.Errorf("%+v is %q, want %q", tc.event, got, tc.want)
 		}
 	}
+	if got := stripped(server.PhaseNoop, "x"); got != "" {
+		t.Errorf("NOOP has %q", got)
+	}
 	if got := string(appendReport(nil, "proc", "a|b\n", "c|d\r")); got != "|proc|a?b?|c|d?\n" {
 		t.Errorf("a report is %q", got)
 	}
 	for param, want := range map[string]string{
-		"<a@b> SIZE=1": "a@b", "<>": "", `<"a>b"@c>`: `"a>b"@c`, `<"a\">b"@c> X`: `"a\">b"@c`, "<a": "a", "a": "a",
+		"<a@b> SIZE=1": "a@b", "<>": "", `<"a>b"@c>`: `"a>b"@c`, `<"a\">b"@c> X`: `"a\">b"@c`, "<a": "<a", "a": "a",
 	} {
 		if got := stripped(server.PhaseMailFrom, param); got != want {
 			t.Errorf("%q is stripped to %q, want %q", param, got, want)

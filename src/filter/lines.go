@@ -119,7 +119,10 @@ func (in *incoming) put(token uint64, line []byte) (<-chan struct{}, error) {
 
 // arrived takes a line of a message from the process.
 func (l *link) arrived(m *said) error {
-	line := bytes.TrimSuffix(m.text, []byte{'\r'})
+	line := m.text
+	if bytes.IndexByte(line, '\r') >= 0 {
+		line = bytes.ReplaceAll(line, []byte{'\r'}, nil) // it would end a line for some
+	}
 	wait, err := l.lines.put(m.token, line)
 	select {
 	case l.talk.wake <- struct{}{}:
@@ -219,7 +222,7 @@ func (p *passage) feed(i int, line []byte) {
 	b := append(p.buf[:0], "filter|"+Protocol+"|"...)
 	b = appendTime(b, now)
 	b = append(b, st.head...)
-	b = appendLastBytes(b, line)
+	b = append(append(append(b, '|'), line...), '\n')
 	p.buf = nil // feed is called again while send waits
 	// While it has no room, what it says must not have to wait for us.
 	if err := st.link.send(p.ctx, b, func() { p.pump(i) }); err != nil {
@@ -234,9 +237,6 @@ func (p *passage) emit(line []byte) {
 		if line = line[1:]; len(line) == 0 {
 			return // the end
 		}
-	}
-	if bytes.IndexByte(line, '\r') >= 0 {
-		line = bytes.ReplaceAll(line, []byte{'\r'}, nil) // it would end a line for some
 	}
 	p.next(line)
 }
@@ -312,19 +312,6 @@ func (p *passage) wait(l *link) error {
 // appendTime adds seconds and microseconds.
 func appendTime(b []byte, now time.Time) []byte {
 	return appendPadded(append(appendPadded(b, uint64(now.Unix()), 1, 10), '.'), uint64(now.Nanosecond()/1000), 6, 10)
-}
-
-// appendLastBytes is appendLast for a line of a message.
-func appendLastBytes(b, line []byte) []byte {
-	b = append(b, '|')
-	at := len(b)
-	b = append(b, line...)
-	for i := at; i < len(b); i++ {
-		if b[i] == 0 || b[i] == '\r' {
-			b[i] = '?'
-		}
-	}
-	return append(b, '\n')
 }
 
 var _ server.LineFilter = (*passage)(nil)

@@ -35,6 +35,14 @@ var editors = map[string]func() func(string) []string{
 			return nil
 		}
 	},
+	"unix": func() func(string) []string { // as one whose lines end in CR LF, and have a CR within
+		return func(line string) []string {
+			if head, text, ok := dataline(line); ok {
+				return []string{head + strings.Replace(text, "e", "\re", 1) + "\r"}
+			}
+			return nil
+		}
+	},
 	"holds": func() func(string) []string { // as one that signs does
 		held := make(map[string][]string) // by session
 		return func(line string) []string {
@@ -71,15 +79,17 @@ var editors = map[string]func() func(string) []string{
 
 // Programs change messages, one after the other in a chain.
 func TestLines(t *testing.T) {
-	const sent = "Subject: x\r\nX-Drop: me\r\n\r\n.." + "dot\r\nhello\r\n."
+	const sent = "Subject: x\r\nX-Drop: me\r\n\r\n..dot\r\nhello\x00\xff|\r\n."
 	for _, tc := range []struct {
 		chain, want string
 	}{
-		{"same", "\nSubject: x\nX-Drop: me\n\n.dot\nhello\n"},
-		{"edits", "\nSubject: x\nX-Added: yes\n\n.first\n.dot\nhello\n"},
-		{"holds", "\nSubject: x\nX-Drop: me\n\n.dot\nhello\n"},
-		{"holds edits", "\nSubject: x\nX-Added: yes\n\n.first\n.dot\nhello\n"},
-		{"edits holds same", "\nSubject: x\nX-Added: yes\n\n.first\n.dot\nhello\n"},
+		{"same", "\nSubject: x\nX-Drop: me\n\n.dot\nhello\x00\xff|\n"},
+		{"edits", "\nSubject: x\nX-Added: yes\n\n.first\n.dot\nhello\x00\xff|\n"},
+		{"holds", "\nSubject: x\nX-Drop: me\n\n.dot\nhello\x00\xff|\n"},
+		{"unix", "\nSubject: x\nX-Drop: me\n\n.dot\nhello\x00\xff|\n"},
+		{"unix edits", "\nSubject: x\nX-Added: yes\n\n.first\n.dot\nhello\x00\xff|\n"},
+		{"holds edits", "\nSubject: x\nX-Added: yes\n\n.first\n.dot\nhello\x00\xff|\n"},
+		{"edits holds same", "\nSubject: x\nX-Added: yes\n\n.first\n.dot\nhello\x00\xff|\n"},
 		{"early", "Subject: mine\n\nshort\n"},
 		{"early holds", "X-Signed: yes\nSubject: mine\n\nshort\n"},
 	} {

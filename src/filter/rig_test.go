@@ -30,19 +30,28 @@ import (
 type memory struct {
 	server.Backend // for what no test needs
 
-	mu   sync.Mutex
-	name server.Name
-	kept []string
-	body strings.Builder
-	over chan struct{}
+	mu    sync.Mutex
+	name  server.Name
+	begun mail.MessageID // how many
+	kept  []string
+	body  strings.Builder
+	over  chan struct{}
 }
 
-func (m *memory) Admit(*server.Session) *mailerr.Error                   { return nil }
-func (m *memory) Lookup(context.Context, netip.Addr) server.Name         { return m.name }
-func (m *memory) Begin(context.Context) (mail.MessageID, *mailerr.Error) { return 0x1234abcd, nil }
-func (m *memory) Discard(mail.MessageID)                                 {}
-func (m *memory) Done(*server.Session)                                   { m.over <- struct{}{} }
-func (m *memory) Rcpt(context.Context, *server.Session, *server.Transaction, *smtp.Rcpt) (uint32, *mailerr.Error) {
+func (m *memory) Admit(*server.Session) *mailerr.Error           { return nil }
+func (m *memory) Lookup(context.Context, netip.Addr) server.Name { return m.name }
+func (m *memory) Begin(context.Context) (mail.MessageID, *mailerr.Error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.begun++
+	return 0x1234abcc + m.begun, nil
+}
+func (m *memory) Discard(mail.MessageID) {}
+func (m *memory) Done(*server.Session)   { m.over <- struct{}{} }
+func (m *memory) Rcpt(_ context.Context, _ *server.Session, _ *server.Transaction, r *smtp.Rcpt) (uint32, *mailerr.Error) {
+	if r.To.Local == "nobody" {
+		return 0, mailerr.Permanent(550, 1, 1, "Invalid recipient", nil)
+	}
 	return 2, nil
 }
 
@@ -121,7 +130,7 @@ func newRig(t testing.TB) *rig {
 	r.programs = NewPrograms(r.clk, log, func(id string) { r.ended <- id })
 	r.programs.name = "mx.example.com"
 	n := uint64(0x10)
-	r.srv = server.New(server.Config{Backend: r.mem, Clock: r.clk, Log: log, NewID: func() uint64 { n++; return n }})
+	r.srv = server.New(server.Config{Backend: guarded{r.mem}, Clock: r.clk, Log: log, NewID: func() uint64 { n++; return n }})
 	r.ln = &server.Listener{Gen: 1, Hostname: "mx.example.com", Settings: server.Settings{MaxMails: 100, MaxRcpt: 1000, MaxSize: 64 << 20}}
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
@@ -308,6 +317,20 @@ func (s *script) said() []string {
 		out = append(out, line)
 	}
 	return out
+}
+
+// progFilter is a filter in a program.
+func progFilter(name, proc string, f conf.OnFailure) project.Filter {
+	return project.Filter{Name: name, Kind: conf.FilterProc, Proc: proc, OnFailure: f}
+}
+
+// everything is what a program registers that wants it all.
+func everything() []string {
+	list := []string{"register|report|smtp-in|*"}
+	for name := range phases {
+		list = append(list, "register|filter|smtp-in|"+name)
+	}
+	return append(list, "register|filter|smtp-in|data-line")
 }
 
 // client is one that plays a conversation.

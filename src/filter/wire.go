@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"opensmtpd/src/mail"
+	"opensmtpd/src/mail/addr"
 	"opensmtpd/src/smtp/server"
 )
 
@@ -181,21 +182,15 @@ func portText(a netip.AddrPort) string {
 }
 
 // stripped is the argument of a phase as filters see it: an address without its
-// brackets and what follows.
+// brackets and what follows, and nothing of what NOOP may have.
 func stripped(p server.Phase, param string) string {
-	if p != server.PhaseMailFrom && p != server.PhaseRcptTo || !strings.HasPrefix(param, "<") {
-		return param
-	}
-	quoted := false
-	for i := 1; i < len(param); i++ {
-		switch c := param[i]; {
-		case c == '\\' && quoted:
-			i++
-		case c == '"':
-			quoted = !quoted
-		case c == '>' && !quoted:
-			return param[1:i]
+	switch p {
+	case server.PhaseNoop:
+		return ""
+	case server.PhaseMailFrom, server.PhaseRcptTo:
+		if a, ok := addr.Written(param); ok && param[0] == '<' {
+			return a
 		}
 	}
-	return strings.TrimSuffix(param[1:], ">")
+	return param
 }

@@ -102,6 +102,21 @@ func ascii(s string) error {
 	return ErrSyntax
 }
 
+// Written returns what the first path in a text has between its angle brackets,
+// as it was written there.
+func Written(text string) (inner string, ok bool) {
+	i := strings.IndexByte(text, '<')
+	if i < 0 {
+		return "", false
+	}
+	text = text[i:]
+	end := closing(text)
+	if end < 0 {
+		return "", false
+	}
+	return text[1:end], true
+}
+
 // closing returns the index of the '>' that ends the path, or -1; one inside a
 // quoted string does not.
 func closing(s string) int {

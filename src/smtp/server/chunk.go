@@ -48,7 +48,7 @@ func (s *Session) bdat(arg string) smtp.Reply {
 // beginChunks opens the body at the first chunk. An empty reply lets the chunk in.
 func (s *Session) beginChunks(string) smtp.Reply {
 	s.tx.chunks = true
-	s.report(Event{Kind: TxData, Code: 250})
+	s.report(Event{Kind: TxData, Code: 250, Message: s.tx.ID})
 	s.openBody()
 	return smtp.Reply{}
 }
@@ -89,9 +89,7 @@ func (s *Session) endChunk(c *chunk) {
 	case c.refusal.Code != 0:
 		s.answer(c.row, c.refusal)
 	case b.err != nil && !c.last:
-		r := smtp.FromError(b.err)
-		s.rollback()
-		s.answer(c.row, r)
+		s.answer(c.row, s.refuseMessage(smtp.FromError(b.err)))
 	case c.last:
 		b.closeLine()
 		s.endLines()

@@ -193,7 +193,7 @@ func (s *Session) rollback() {
 		return
 	}
 	s.srv.backend.Discard(t.ID)
-	s.afterwards(TxRollback, TxReset)
+	s.afterwards(0, TxRollback, TxReset)
 	s.drop()
 }
 

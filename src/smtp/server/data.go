@@ -163,8 +163,8 @@ func (s *Session) interrupted() error {
 func (s *Session) endBody() {
 	s.reading = false
 	s.command = "."
-	s.report(Event{Kind: ProtocolClient, Text: "."})
 	s.endLines()
+	s.report(Event{Kind: ProtocolClient, Text: "."})
 	taint := s.tx.body.taint
 	r := s.endMessage()
 	if taint && len(s.in.unread()) > 0 {
@@ -211,15 +211,21 @@ func (s *Session) commit(string) smtp.Reply {
 		}
 	}
 	if err := b.err; err != nil {
-		s.rollback()
-		return smtp.FromError(err)
+		return s.refuseMessage(smtp.FromError(err))
 	}
 	s.logAccepted(t)
 	s.mails++
 	s.errors, s.unknown = 0, 0
-	s.afterwards(TxCommit, TxReset)
+	s.afterwards(250, TxCommit, TxReset)
 	r := accepted(t.ID)
 	s.drop()
+	return r
+}
+
+// refuseMessage forgets a message that has come in, and returns the answer to it.
+func (s *Session) refuseMessage(r smtp.Reply) smtp.Reply {
+	s.afterwards(r.Code, TxData)
+	s.rollback()
 	return r
 }
 

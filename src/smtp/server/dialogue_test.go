@@ -18,6 +18,7 @@ import (
 	"opensmtpd/src/mail/addr"
 	"opensmtpd/src/pki"
 	"opensmtpd/src/pki/pkitest"
+	"opensmtpd/src/smtp"
 )
 
 // A dialogue file is a conversation, line by line:
@@ -213,6 +214,9 @@ func (d *dialogue) set(arg string) {
 			d.fatalf("%v", err)
 		}
 		ln.TLS = &TLS{Config: cfg, Require: value == "require", Immediate: value == "smtps"}
+	case "refuse": // every client, when it connects
+		no, _ := smtp.ParseReply(value)
+		ln.Filter = &scripted{verdicts: map[string]Verdict{"1 192.0.2.7": {Action: Reject, Reply: no}}}
 	case "proxy-v2":
 		ln.Proxy = true
 	case "hostnames":

@@ -2,6 +2,7 @@ package server
 
 import (
 	"opensmtpd/src/mail"
+	"opensmtpd/src/mail/addr"
 	"opensmtpd/src/smtp"
 )
 
@@ -11,14 +12,18 @@ func (s *Session) filterRow(row *row, arg string) smtp.Reply {
 	if f == nil {
 		return row.proceed(s, arg)
 	}
-	v := f.Phase(s.srv.ctx, s, row.phase, arg)
+	v := f.Phase(s.srv.ctx, s, row.phase, arg).spoken()
 	s.report(Event{Kind: FilterResponse, Phase: row.phase, Text: v.text()})
 	if v.Marked || v.Action == Junk {
 		s.junk()
 	}
 	switch v.Action {
 	case Reject, Disconnect:
-		return s.filtered(row, v)
+		v.Reply.Close = v.Action == Disconnect
+		if row.phase == PhaseCommit {
+			return s.refuseMessage(v.Reply)
+		}
+		return v.Reply
 	case Rewrite:
 		arg = v.Param
 		if row.check != nil {
@@ -30,18 +35,19 @@ func (s *Session) filterRow(row *row, arg string) smtp.Reply {
 	return row.proceed(s, arg)
 }
 
-// filtered answers for a filter that refuses. One that does not say so in SMTP
-// costs the client its connection; so does 421 (RFC 5321 section 3.8).
-func (s *Session) filtered(row *row, v Verdict) smtp.Reply {
-	r := v.Reply
-	if r.Code < 400 || r.Code > 599 {
-		r = filterBroken
+// spoken is a verdict in SMTP. A refusal that is none costs the client its
+// connection; so does 421 (RFC 5321 section 3.8).
+func (v Verdict) spoken() Verdict {
+	if v.Action != Reject && v.Action != Disconnect {
+		return v
 	}
-	r.Close = v.Action == Disconnect || r.Code == 421
-	if row.phase == PhaseCommit {
-		s.rollback()
+	if v.Reply.Code < 400 || v.Reply.Code > 599 {
+		v.Reply = filterBroken
 	}
-	return r
+	if v.Reply.Code == 421 {
+		v.Action = Disconnect
+	}
+	return v
 }
 
 // junk marks the message, or up to MAIL the whole session.
@@ -63,6 +69,8 @@ func (v Verdict) text() string {
 		return "disconnect|" + v.Reply.String()
 	case Junk:
 		return "junk"
+	case Report:
+		return "report|" + v.Param
 	}
 	return "proceed"
 }
@@ -74,13 +82,14 @@ func (s *Session) report(e Event) {
 	}
 }
 
-// afterwards reports events of the transaction once the reply is written.
-func (s *Session) afterwards(kinds ...EventKind) {
+// afterwards reports events of the transaction once the reply, of this code, is
+// written.
+func (s *Session) afterwards(code int, kinds ...EventKind) {
 	if s.Listener.Filter == nil {
 		return
 	}
 	for _, k := range kinds {
-		s.events = append(s.events, Event{Kind: k, Message: s.tx.ID, Size: s.tx.Size})
+		s.events = append(s.events, Event{Kind: k, Code: code, Message: s.tx.ID, Size: s.tx.Size})
 	}
 }
 
@@ -108,17 +117,30 @@ func (s *Session) reportLater() {
 	s.events = s.events[:0]
 }
 
+// reportTx reports how a command of the transaction was answered. Addresses are
+// told as the client has written them.
 func (s *Session) reportTx(row *row, r smtp.Reply) {
+	e := Event{Code: r.Code, Message: s.tx.ID}
 	switch row.phase {
 	case PhaseMailFrom:
 		if !r.Refused() {
 			s.report(Event{Kind: TxBegin, Message: s.tx.ID})
 		}
-		s.report(Event{Kind: TxMail, Code: r.Code, Text: s.tx.Mail.From.SMTP(), Message: s.tx.ID})
+		e.Kind = TxMail
 	case PhaseRcptTo:
-		s.report(Event{Kind: TxRcpt, Code: r.Code, Text: s.parsed.rcpt.To.SMTP(), Message: s.tx.ID})
+		e.Kind = TxRcpt
 	case PhaseData:
-		s.report(Event{Kind: TxData, Code: r.Code, Message: s.tx.ID})
+		if len(s.tx.Rcpts) > 0 {
+			e.Kind = TxData
+			s.report(e)
+		}
+		return
+	default:
+		return
+	}
+	var written bool
+	if e.Text, written = addr.Written(s.command); written {
+		s.report(e)
 	}
 }
 

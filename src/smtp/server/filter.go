@@ -37,6 +37,7 @@ const (
 	Reject            // Reply is the answer
 	Disconnect        // and then the connection is closed
 	Junk              // proceed, marked
+	Report            // proceed; Param was reported
 )
 
 // Verdict is the answer of a filter.

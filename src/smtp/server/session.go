@@ -46,6 +46,7 @@ type Session struct {
 	reason   string // why it ended, for the log
 	reading  bool   // a body is coming in
 	chunk    *chunk // is coming in; nil: none
+	welcome  bool   // the greeting was no refusal
 	badInput bool   // what is being answered is no command
 	hungUp   bool   // a reply was the last
 	securing bool   // the reply to STARTTLS is being written
@@ -115,7 +116,7 @@ func (s *Session) greet() bool {
 		return false
 	}
 	s.say(&connected, r)
-	if r.Code < 400 {
+	if s.welcome = !r.Refused(); s.welcome {
 		s.report(Event{Kind: LinkGreeting})
 	}
 	return !s.hungUp
@@ -250,7 +251,8 @@ func (s *Session) do(row *row, cmd smtp.Command) smtp.Reply {
 	switch {
 	case row.flags&noArg != 0 && cmd.HasArg:
 		return noArguments
-	case row.flags&needHelo != 0 && s.Helo == "",
+	case row.flags&needWelcome != 0 && !s.welcome,
+		row.flags&needHelo != 0 && s.Helo == "",
 		row.flags&needTx != 0 && s.tx == nil,
 		row.flags&noTx != 0 && s.tx != nil:
 		return notNow

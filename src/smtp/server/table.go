@@ -20,6 +20,9 @@ const (
 	last
 	// hangUp commands are of another protocol: the connection is closed.
 	hangUp
+	// needWelcome commands want the client not to have been refused when it
+	// connected (RFC 5321 section 3.1).
+	needWelcome
 )
 
 // row is one command: when it may come, what is checked before filters are
@@ -35,8 +38,8 @@ type row struct {
 
 // commands is the protocol.
 var commands = [...]row{
-	{"HELO", PhaseHelo, 0, (*Session).checkHelo, (*Session).helo},
-	{"EHLO", PhaseEhlo, 0, (*Session).checkEhlo, (*Session).ehlo},
+	{"HELO", PhaseHelo, needWelcome, (*Session).checkHelo, (*Session).helo},
+	{"EHLO", PhaseEhlo, needWelcome, (*Session).checkEhlo, (*Session).ehlo},
 	{"STARTTLS", PhaseStartTLS, needHelo | noTx | last, (*Session).checkStartTLS, (*Session).startTLS},
 	{"AUTH", PhaseAuth, needHelo | noTx | last, (*Session).checkAuth, (*Session).authenticate},
 	{"MAIL FROM", PhaseMailFrom, needHelo | noTx, (*Session).checkMail, (*Session).mail},
