@@ -3,9 +3,11 @@ package filter
 import (
 	"net/netip"
 	"strconv"
+	"strings"
 
 	"opensmtpd/src/clock"
 	"opensmtpd/src/mail"
+	"opensmtpd/src/smtp"
 	"opensmtpd/src/smtp/server"
 )
 
@@ -70,11 +72,13 @@ func (s *Outgoing) tell(k server.EventKind, fields ...string) {
 	})
 }
 
-// Greeting tells that the server has named itself.
-func (s *Outgoing) Greeting(name string) { s.tell(server.LinkGreeting, name) }
-
-// Identify tells that we have named ourselves, by EHLO, HELO or LHLO.
-func (s *Outgoing) Identify(verb, name string) { s.tell(server.LinkIdentify, verb, name) }
+// Greeting tells that the server has greeted us, and by which name.
+func (s *Outgoing) Greeting(name string) {
+	if !smtp.ValidHost(name) {
+		name = ""
+	}
+	s.tell(server.LinkGreeting, name)
+}
 
 // TLS tells that the session is encrypted.
 func (s *Outgoing) TLS(text string) { s.tell(server.LinkTLS, text) }
@@ -90,11 +94,15 @@ func (s *Outgoing) Auth(ok bool, user string) {
 
 // Line tells what either side has said.
 func (s *Outgoing) Line(sent bool, line string) {
-	if sent {
-		s.tell(server.ProtocolClient, hide(line))
+	if !sent {
+		s.tell(server.ProtocolServer, line)
 		return
 	}
-	s.tell(server.ProtocolServer, line)
+	s.tell(server.ProtocolClient, hide(line))
+	switch verb, name, _ := strings.Cut(line, " "); verb {
+	case "EHLO", "HELO", "LHLO":
+		s.tell(server.LinkIdentify, verb, name)
+	}
 }
 
 // Mail tells that the server was offered a message, and what it answered.

@@ -163,7 +163,6 @@ func (s *session) greet(ctx context.Context, helo, scheme string) error {
 
 func (s *session) hello(verb, helo string) error {
 	r, err := s.conn.Hello(verb, helo)
-	s.heard.Identify(verb, helo)
 	if err == nil && !r.OK() {
 		err = fmt.Errorf("%s rejected: %s", verb, r.String())
 	}
@@ -173,7 +172,6 @@ func (s *session) hello(verb, helo string) error {
 // ehlo says EHLO, and HELO to a server that does not know it and need not.
 func (s *session) ehlo(helo string) error {
 	r, err := s.conn.Hello("EHLO", helo)
-	s.heard.Identify("EHLO", helo)
 	if err != nil || r.OK() {
 		return err
 	}

@@ -37,6 +37,7 @@ func (s *session) deliver(ctx context.Context, t *task) bool {
 	}
 	reused := s.begun > 0
 	s.begun++
+	tr.Answered = s.tell(t, &tr)
 	a, err := s.conn.Begin(&tr)
 	if reused && t.tries < 2 && (err != nil && a.Mail.Code == 0 || a.Mail.Code == 421) {
 		// It was closed while it was idle: nothing is wrong with the message.
@@ -44,14 +45,13 @@ func (s *session) deliver(ctx context.Context, t *task) bool {
 		s.putBack(t)
 		return false
 	}
-	s.tell(t, &tr, &a)
 	o := outcome{answers: a, err: s.reason(err)}
 	if err == nil && a.Accepted() > 0 {
 		o.final, err = s.send(ctx, t, body, a.Accepted())
 		o.err, o.sent = s.reason(err), true
 	}
 	good := s.report(t, &o)
-	if a.Mail.Code != 0 {
+	if a.Mail.OK() {
 		s.heard.Done(t.Envelopes[0].ID.Message(), good > 0, t.Size)
 	}
 	if o.err != nil || o.closes() {
@@ -76,18 +76,22 @@ func (s *session) deliver(ctx context.Context, t *task) bool {
 	return true
 }
 
-// tell tells filters how a message was offered and what the server answered.
-func (s *session) tell(t *task, tr *client.Transaction, a *client.Answers) {
-	if s.heard == nil || a.Mail.Code == 0 {
-		return
+// tell returns what tells filters of each answer to a message that is offered;
+// nil when nobody wants to hear.
+func (s *session) tell(t *task, tr *client.Transaction) func(*client.Answers) {
+	if s.heard == nil {
+		return nil
 	}
 	id := t.Envelopes[0].ID.Message()
-	s.heard.Mail(id, a.Mail.Code, tr.From)
-	for i := range a.Rcpts {
-		s.heard.Rcpt(id, t.Envelopes[i].ID, a.Rcpts[i].Code, tr.Rcpts[i].To)
-	}
-	if a.Data.Code != 0 {
-		s.heard.Data(id, a.Data.Code)
+	return func(a *client.Answers) {
+		switch n := len(a.Rcpts) - 1; {
+		case a.Data.Code != 0:
+			s.heard.Data(id, a.Data.Code)
+		case n >= 0:
+			s.heard.Rcpt(id, t.Envelopes[n].ID, a.Rcpts[n].Code, tr.Rcpts[n].To)
+		default:
+			s.heard.Mail(id, a.Mail.Code, tr.From)
+		}
 	}
 }
 

@@ -18,6 +18,15 @@ type Transaction struct {
 	Return   envelope.Return
 	EnvID    string // xtext
 	Rcpts    []Rcpt
+	// Answered, unless nil, is called after each answer, which is the last one
+	// in what it is given.
+	Answered func(*Answers)
+}
+
+func (t *Transaction) answered(a *Answers) {
+	if t.Answered != nil {
+		t.Answered(a)
+	}
 }
 
 // Rcpt is one recipient.
@@ -71,8 +80,11 @@ func (c *Conn) Begin(t *Transaction) (Answers, error) {
 }
 
 func (c *Conn) oneByOne(t *Transaction, a *Answers) (err error) {
-	if a.Mail, err = c.ask(agreed); err != nil || !a.Mail.OK() {
+	if a.Mail, err = c.ask(agreed); err != nil {
 		return err
+	}
+	if t.answered(a); !a.Mail.OK() {
+		return nil
 	}
 	good := false
 	for i := range t.Rcpts {
@@ -83,6 +95,7 @@ func (c *Conn) oneByOne(t *Transaction, a *Answers) (err error) {
 			return err
 		}
 		a.Rcpts = append(a.Rcpts, r)
+		t.answered(a)
 		good = good || r.OK()
 		if r.Code == 421 {
 			return nil
@@ -93,7 +106,9 @@ func (c *Conn) oneByOne(t *Transaction, a *Answers) (err error) {
 	}
 	c.out = append(c.out, "DATA\r\n"...)
 	c.wait(timeData)
-	a.Data, err = c.ask(goOn)
+	if a.Data, err = c.ask(goOn); err == nil {
+		t.answered(a)
+	}
 	return err
 }
 
@@ -144,22 +159,24 @@ func (c *Conn) pipelined(t *Transaction, a *Answers) error {
 			} else {
 				a.Rcpts = append(a.Rcpts, r)
 			}
+			t.answered(a)
 			if r.Code == 421 && asked < 0 {
 				return nil
 			}
 		}
 		if last {
-			return c.dataReply(a)
+			return c.dataReply(t, a)
 		}
 	}
 }
 
 // dataReply reads the reply to a DATA that was sent on trust. A server that
 // wants a message for nobody gets an empty one (RFC 2920 section 3.1).
-func (c *Conn) dataReply(a *Answers) (err error) {
+func (c *Conn) dataReply(t *Transaction, a *Answers) (err error) {
 	if a.Data, err = c.reply(goOn); err != nil {
 		return err
 	}
+	t.answered(a)
 	if err := c.quiet(); err != nil {
 		return err
 	}
