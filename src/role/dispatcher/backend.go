@@ -89,10 +89,7 @@ func newBackend(env proc.Env, over func(*server.Session)) *backend {
 
 // Admit implements server.Backend.
 func (b *backend) Admit(s *server.Session) *mailerr.Error {
-	if s.Listener.Socket {
-		return nil
-	}
-	return b.crowd.enter(s.Client.Addr.Addr())
+	return b.crowd.enter(guestOf(s))
 }
 
 // Hostname implements server.Backend.
@@ -191,8 +188,8 @@ func (b *backend) Discard(id mail.MessageID) {
 
 // Done implements server.Backend.
 func (b *backend) Done(s *server.Session) {
-	if s.Admitted && !s.Listener.Socket {
-		b.crowd.leave(s.Client.Addr.Addr())
+	if s.Admitted {
+		b.crowd.leave(guestOf(s))
 	}
 	b.over(s)
 }

@@ -5,19 +5,29 @@ import (
 	"sync"
 
 	"opensmtpd/src/mailerr"
+	"opensmtpd/src/smtp/server"
 )
 
-// A crowd counts the sessions of each address, so that one client cannot take the
-// places of all. Loopback does not count: there are programs of this machine, and
-// proxies.
+// A crowd counts the sessions of each address and of each user of the socket, so
+// that one client cannot take the places of all. Loopback does not count: there
+// are programs of this machine, and proxies. Nor does root.
 type crowd struct {
 	mu  sync.Mutex
-	n   map[netip.Prefix]int
+	n   map[guest]int
 	max int // 0: any number
 }
 
-// tooMany is what one session more than max is told.
-var tooMany = &mailerr.Error{Class: mailerr.Drop, Code: 421, Enhanced: mailerr.Enhanced{4, 7, 0}, Text: "Too many connections from your address"}
+// A guest is who sessions are counted for.
+type guest struct {
+	net netip.Prefix // zero for who comes by the socket
+	uid uint32
+}
+
+// What one session more than max is told.
+var (
+	tooMany     = &mailerr.Error{Class: mailerr.Drop, Code: 421, Enhanced: mailerr.Enhanced{4, 7, 0}, Text: "Too many connections from your address"}
+	tooManyOfID = &mailerr.Error{Class: mailerr.Drop, Code: 421, Enhanced: mailerr.Enhanced{4, 7, 0}, Text: "Too many connections of your user"}
+)
 
 // limit sets how many are allowed; those that are there stay.
 func (c *crowd) limit(max int) {
@@ -27,46 +37,58 @@ func (c *crowd) limit(max int) {
 }
 
 // enter counts a session, and tells why it must go. leave is due in any case.
-func (c *crowd) enter(a netip.Addr) *mailerr.Error {
-	p, ok := block(a)
-	if !ok {
+func (c *crowd) enter(g guest) *mailerr.Error {
+	if g == (guest{}) {
 		return nil
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.n == nil {
-		c.n = make(map[netip.Prefix]int)
+		c.n = make(map[guest]int)
 	}
-	c.n[p]++
-	if c.max > 0 && c.n[p] > c.max {
+	c.n[g]++
+	switch {
+	case c.max == 0 || c.n[g] <= c.max:
+		return nil
+	case g.net.IsValid():
 		return tooMany
 	}
-	return nil
+	return tooManyOfID
 }
 
-func (c *crowd) leave(a netip.Addr) {
-	p, ok := block(a)
-	if !ok {
+func (c *crowd) leave(g guest) {
+	if g == (guest{}) {
 		return
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.n[p]--; c.n[p] <= 0 {
-		delete(c.n, p)
+	if c.n[g]--; c.n[g] <= 0 {
+		delete(c.n, g)
 	}
+}
+
+// guestOf is whom a session counts for; the zero guest does not count.
+func guestOf(s *server.Session) guest {
+	if s.Listener.Socket {
+		return guest{uid: s.Client.UID}
+	}
+	return guest{net: block(s.Client.Addr.Addr())}
 }
 
 // block is whom an address stands for: of IPv6, whoever has the network of 64
 // bits can have any address in it.
-func block(a netip.Addr) (netip.Prefix, bool) {
+func block(a netip.Addr) netip.Prefix {
 	a = a.Unmap()
 	if !a.IsValid() || a.IsLoopback() {
-		return netip.Prefix{}, false
+		return netip.Prefix{}
 	}
 	bits := 32
 	if a.Is6() {
 		bits = 64
 	}
 	p, err := a.WithZone("").Prefix(bits)
-	return p, err == nil
+	if err != nil {
+		return netip.Prefix{}
+	}
+	return p
 }

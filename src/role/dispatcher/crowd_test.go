@@ -27,13 +27,13 @@ func TestCrowd(t *testing.T) {
 	} {
 		stays := false
 		for range tc.times {
-			stays = c.enter(netip.MustParseAddr(tc.addr)) == nil
+			stays = c.enter(guest{net: block(netip.MustParseAddr(tc.addr))}) == nil
 		}
 		if stays != tc.stays {
 			t.Errorf("%s: %v", tc.addr, stays)
 		}
 	}
-	one := netip.MustParseAddr("192.0.2.1")
+	one := guest{net: block(netip.MustParseAddr("192.0.2.1"))}
 	c.leave(one) // the one that was refused
 	c.leave(one)
 	if c.enter(one) != nil {
@@ -48,7 +48,7 @@ func TestCrowd(t *testing.T) {
 	for range 11 {
 		c.leave(one)
 	}
-	if _, left := c.n[netip.MustParsePrefix("192.0.2.1/32")]; left {
+	if _, left := c.n[one]; left {
 		t.Error("an address without sessions is remembered")
 	}
 }

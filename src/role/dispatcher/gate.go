@@ -71,6 +71,13 @@ func (g *gate) leave() (again bool) {
 	return again
 }
 
+// open tells whether a session may begin now. It is for who cannot wait outside.
+func (g *gate) open() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return !g.paused && g.live < g.max
+}
+
 // pause stops or goes on.
 func (g *gate) pause(on bool) {
 	g.mu.Lock()

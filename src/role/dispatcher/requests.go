@@ -50,7 +50,7 @@ func (r *Role) localSession(_ context.Context, q proc.Request) {
 	r.mu.Lock()
 	l := r.current.socket
 	r.mu.Unlock()
-	if l == nil || r.gate.isPaused() {
+	if l == nil || !r.gate.open() {
 		refuse(nc)
 		return
 	}

@@ -173,8 +173,9 @@ func TestQueueGone(t *testing.T) {
 	c.say("MAIL FROM:<a@example.org>", "250")
 }
 
-func TestLocalSession(t *testing.T) {
-	r, _ := newRig(t)
+// local begins a session of a user by the socket.
+func (r *rig) local(t *testing.T, uid uint32) *client {
+	t.Helper()
 	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -185,8 +186,30 @@ func TestLocalSession(t *testing.T) {
 		t.Fatal(err)
 	}
 	ours.Close()
-	r.deliver(&request{from: proc.Control, m: &msg.LocalSession{UID: 1234}, file: os.NewFile(uintptr(fds[1]), "server")})
-	c := talk(t, nc)
+	r.deliver(&request{from: proc.Control, m: &msg.LocalSession{UID: uid}, file: os.NewFile(uintptr(fds[1]), "server")})
+	return talk(t, nc)
+}
+
+// TestLocalUserTakesAllSessions: a user of the socket gets no more places than an
+// address, root does; and nobody gets one that is not there.
+func TestLocalUserTakesAllSessions(t *testing.T) {
+	r, _ := newRig(t)
+	r.back.crowd.limit(2)
+	one, two := r.local(t, 1234), r.local(t, 1234)
+	one.want("220")
+	two.want("220")
+	r.local(t, 1234).want("421 4.7.0 Too many connections of your user")
+	r.local(t, 1235).want("220")
+	for range 3 {
+		r.local(t, 0).want("220")
+	}
+	r.gate.limit(1)
+	r.local(t, 0).want("421 4.3.2 System not accepting messages")
+}
+
+func TestLocalSession(t *testing.T) {
+	r, _ := newRig(t)
+	c := r.local(t, 1234)
 	c.want("220 mx.example.com")
 	c.say("EHLO localhost", "250 HELP")
 	c.say("MAIL FROM:<root>", "250")

@@ -6,6 +6,7 @@ import (
 	"context"
 	"io"
 	"net"
+	"net/netip"
 	"strings"
 	"syscall"
 	"testing"
@@ -88,6 +89,18 @@ func TestDrip(t *testing.T) {
 			t.Errorf("kept %q", m.body.String())
 		}
 	}
+}
+
+// TestTurnedAwayHoldsNoPlace: a client that has too many sessions does not keep
+// those that it was refused, by not closing them.
+func TestTurnedAwayHoldsNoPlace(t *testing.T) {
+	r := newRig(t)
+	r.local = netip.MustParseAddrPort("192.0.2.66:1")
+	client := r.dial(t)
+	if got := answer(t, bufio.NewReader(client)); !strings.HasPrefix(got, "421") {
+		t.Errorf("got %q", got)
+	}
+	<-r.mem.done // while the clock stands still and the client is there
 }
 
 // TestNeverReads holds that a client which asks and does not read costs a bounded

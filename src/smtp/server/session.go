@@ -52,6 +52,7 @@ type Session struct {
 	securing bool   // the reply to STARTTLS is being written
 	cipher   string // of TLS, as log and Received line have it
 	quitting bool   // and the client asked for it
+	away     bool   // and the client never had a session
 	mails    int    // accepted
 	errors   int
 	failures int     // to authenticate
@@ -123,14 +124,15 @@ func (s *Session) greet() bool {
 }
 
 // turnAway ends a session before it has begun. A client that waits for TLS would
-// not understand a word.
+// not understand a word. Who has too many must not get more by them, so it ends at
+// once.
 func (s *Session) turnAway(r smtp.Reply) {
 	s.srv.log.SMTPConnected(s.ID, s.Address(), s.Host())
 	s.report(Event{Kind: LinkConnect})
 	if t := s.Listener.TLS; t == nil || !t.Immediate {
 		s.hangUp(r)
 	}
-	s.reason = "refused"
+	s.away, s.reason = true, "refused"
 }
 
 // greeting is the reply to the connection itself. A client that does not wait
@@ -347,7 +349,7 @@ func (s *Session) end() {
 	}
 	if err := s.in.flush(); err == nil && s.hungUp {
 		s.in.farewell()
-		if !s.quitting && !s.srv.stopping.Load() {
+		if !s.quitting && !s.away && !s.srv.stopping.Load() {
 			s.linger()
 		}
 	}
