@@ -16,7 +16,7 @@ import (
 )
 
 func (w *worker) values(d *msg.Deliver) *format.Values {
-	return &format.Values{Sender: d.Sender, Rcpt: d.Rcpt, Dest: d.Dest, Name: d.Name, Home: d.Home, Delim: w.conf.SubAddrDelim}
+	return &format.Values{Sender: d.Sender, Rcpt: d.Rcpt, Dest: d.Dest, Name: d.Name, Home: d.Home, Extension: d.Subaddress, Delim: w.conf.SubAddrDelim}
 }
 
 // plan finds out how to do a delivery. The error of a Result tells why it

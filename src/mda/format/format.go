@@ -28,6 +28,7 @@ import (
 type Values struct {
 	Sender, Rcpt, Dest addr.Address
 	Name, Home         string // of the user
+	Extension          string // sub-address of the recipient
 	Delim              string // sub-address delimiter, for strip; empty: "+"
 }
 
@@ -46,6 +47,7 @@ type token struct {
 	single   bool // [n]
 	from, to *int // nil: left out
 	mods     []string
+	variable string // as the template has it, if it is one of the environment
 }
 
 // names lists the tokens; the value tells whether it is sanitised.
@@ -218,6 +220,8 @@ func (v *Values) lookup(name string) string {
 			return "MAILER-DAEMON"
 		}
 		return v.Sender.String()
+	case "extension": // as a variable alone
+		return v.Extension
 	}
 	switch what {
 	case "user":

@@ -34,6 +34,14 @@ func TestCommand(t *testing.T) {
 		{"prog <<E\n%{sender:raw}\nE", "prog <<E\n:id:@x\nE", nil},
 		{"prog # %{sender:raw}", "prog # :id:@x", nil},
 		{`prog \%{sender:raw}`, `prog \:id:@x`, nil},
+		{`sh -c "prog $SENDER ${LOCAL}"`, `sh -c "prog :id:@x User+T:g"`, nil},
+		{`sh -c prog\ $SENDER`, `sh -c prog\ :id:@x`, nil},
+		{`eval prog "$SENDER"`, `eval prog ":id:@x"`, nil},
+		// Where nobody does, or evaluates what he himself replaces.
+		{`prog $SENDER "$SENDER" ${SENDER} $SENDERS`, `prog $SENDER "$SENDER" ${SENDER} $SENDERS`, nil},
+		{`sh -c 'prog "$SENDER"'`, `sh -c 'prog "$SENDER"'`, nil},
+		{`sh -c "prog \$SENDER"`, `sh -c "prog \$SENDER"`, nil},
+		{`prog "$(look $SENDER)" %{user.username}`, `prog "$(look $SENDER)" eve`, nil},
 		// Quotes that end before it.
 		{`a "b c" %{sender:raw}`, `a "b c" "${SMTPD_1}"`, []string{"SMTPD_1=`id`@x"}},
 		{`a "$HOME ${USER}"; b '\' \" x#y "%{sender:raw}"`, `a "$HOME ${USER}"; b '\' \" x#y "${SMTPD_1}"`, []string{"SMTPD_1=`id`@x"}},
@@ -42,6 +50,25 @@ func TestCommand(t *testing.T) {
 		got, err := Command(tc.template, &hostile, nil)
 		if err != nil || got.Text != tc.want || strings.Join(got.Vars, "\n") != strings.Join(tc.vars, "\n") {
 			t.Errorf("Command(%q) = %q %q, %v\nwant %q %q", tc.template, got.Text, got.Vars, err, tc.want, tc.vars)
+		}
+	}
+}
+
+// TestOptionInjection: an address that begins with a dash is no option of the
+// command, where the administrator has not said raw.
+func TestOptionInjection(t *testing.T) {
+	a := addr.Address{Local: "-oX", Domain: "x"}
+	v := Values{Sender: a, Rcpt: a, Dest: a, Name: "eve"}
+	for template, want := range map[string]string{
+		`prog %{sender} "%{rcpt}" '%{dest.user}'`:    `prog :oX@x ":oX@x" ':oX'`,
+		`prog ""%{sender} ''%{sender}`:               `prog "":oX@x '':oX@x`,
+		`prog;prog -- %{mbox.from}>%{rcpt.user}`:     `prog;prog -- :oX@x>:oX`,
+		`prog -f%{sender} --to="%{rcpt}" x'%{dest}'`: `prog -f-oX@x --to="-oX@x" x'-oX@x'`,
+		`prog "<"%{sender} $X%{sender}`:              `prog "<"-oX@x $X-oX@x`,
+		`prog %{sender:raw} -%{sender[1:]}`:          `prog -oX@x -oX@x`,
+	} {
+		if got, err := Command(template, &v, nil); err != nil || got.Text != want {
+			t.Errorf("Command(%q) = %q, %v, want %q", template, got.Text, err, want)
 		}
 	}
 }
@@ -68,6 +95,9 @@ func TestWrapper(t *testing.T) {
 		{"nice %{mda}", `nice prog "${SMTPD_1}"`, 1},
 		{`sh -c "%{mda}"`, `sh -c "${SMTPD_MDA}"`, 2},
 		{`sh -c '%{mda}'`, `sh -c ''"${SMTPD_MDA}"''`, 2},
+		{"eval %{mda}", `eval "${SMTPD_MDA}"`, 2},
+		{`eval "%{mda}"`, `eval "${SMTPD_MDA}"`, 2},
+		{"eval '%{mda}'", `eval 'prog "${SMTPD_1}"'`, 1},
 		{"filter %{rcpt.user:raw} | %{mda}", `filter "${SMTPD_2}" | prog "${SMTPD_1}"`, 2},
 	} {
 		got, err := Command(tc.template, &eve, &inner)
@@ -82,7 +112,7 @@ func TestWrapper(t *testing.T) {
 var hostile = []string{
 	"`touch MARK`", "$(touch MARK)", ";touch MARK;", "|touch MARK", "&touch MARK&", "\ntouch MARK\n", "'`touch MARK`'",
 	"\"`touch MARK`\"", "'; touch MARK; '", "\"; touch MARK; \"", "`touch${IFS}MARK`", "\\`touch MARK\\`", ">MARK", "$((`touch MARK`))",
-	"${X:-`touch MARK`}", "*", "a b  c", "-rf", "#x", "~root", "x\\",
+	"${X:-`touch MARK`}", "*", "-n", "a b  c", "-rf", "#x", "~root", "x\\",
 }
 
 // TestRawAndSENDERInMDA, and CVE-2020-7247: each template runs under the real
@@ -107,6 +137,11 @@ func TestRawAndSENDERInMDA(t *testing.T) {
 		{`sh -c '` + show + `%{sender.user:raw} >` + out + `'`, false},
 		{`sh -c "` + show + `'%{sender.user:raw}' >` + out + `"`, false},
 		{`eval ` + show + `%{sender.user:raw} ">` + out + `"`, false},
+		{`sh -c "` + show + `$SENDER >` + out + `"`, false},
+		{`sh -c "` + show + `'${SENDER}' >` + out + `"`, false},
+		{`sh -c ` + show[:6] + `\ %s\ $SENDER\ \>` + out, false},
+		{`eval ` + show + `"$SENDER" ">` + out + `"`, false},
+		{`sh -c '` + show + `"$SENDER" >` + out + `'`, true},
 		{show + "`echo %{sender.user:raw}` >" + out, false},
 		{show + "$(echo \"%{sender.user:raw}\") >" + out, false},
 		{show + "x <<E >" + out + "\n%{sender.user:raw}\nE\n", false},
