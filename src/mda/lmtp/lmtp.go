@@ -13,6 +13,7 @@ import (
 	"github.com/emersion/go-smtp"
 
 	"opensmtpd/src/clock"
+	"opensmtpd/src/mail/addr"
 	"opensmtpd/src/mailerr"
 )
 
@@ -23,7 +24,7 @@ type Message struct {
 	// port it is 25.
 	Destination string
 	Hello       string // of LHLO; localhost when empty
-	Sender      string // without brackets; empty for the null sender
+	Sender      string // without brackets and quotes; empty for the null sender
 	Rcpts       []string
 	Body        io.Reader // header and all; lines end in LF or CRLF
 	// Timeout is what all of it together may take.
@@ -60,7 +61,7 @@ func Deliver(ctx context.Context, c clock.Clock, m Message) []*mailerr.Error {
 		case <-ctx.Done():
 		}
 	}()
-	s := &session{m: m, errs: make([]error, len(m.Rcpts))}
+	s := &session{m: quoted(m), errs: make([]error, len(m.Rcpts))}
 	if err := s.run(ctx); err != nil {
 		for i := range s.errs {
 			if s.errs[i] == nil {
@@ -73,6 +74,18 @@ func Deliver(ctx context.Context, c clock.Clock, m Message) []*mailerr.Error {
 		results[i] = judge(ctx, err)
 	}
 	return results
+}
+
+// quoted returns m with addresses as SMTP has them. What a local part holds would
+// else end the path, and the rest be parameters, or another address.
+func quoted(m Message) Message {
+	m.Sender = addr.Cut(m.Sender).SMTP()
+	rcpts := make([]string, len(m.Rcpts))
+	for i, rcpt := range m.Rcpts {
+		rcpts[i] = addr.Cut(rcpt).SMTP()
+	}
+	m.Rcpts = rcpts
+	return m
 }
 
 // session is one delivery.

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -197,6 +198,20 @@ func TestNullSenderAndName(t *testing.T) {
 	want := "LHLO mx.example.org|MAIL FROM:<>|RCPT TO:<eve+x@example.org>|DATA|QUIT"
 	if s := strings.Join((<-got).commands, "|"); s != want {
 		t.Error(s)
+	}
+}
+
+// TestParameterInjection: a local part can hold what ends a path; it stays one.
+func TestParameterInjection(t *testing.T) {
+	l := listen(t, "tcp")
+	got := script{}.serve(t, l)
+	m := Message{Sender: "bob> SIZE=1 <@x", Rcpts: []string{"root@other> ORCPT=rfc822;x <@example.org"}}
+	if errs := deliver(t, l, m); errs[0] != nil {
+		t.Errorf("%+v", errs[0])
+	}
+	want := []string{"LHLO localhost", `MAIL FROM:<"bob> SIZE=1 <"@x> BODY=8BITMIME`, `RCPT TO:<"root@other> ORCPT=rfc822;x <"@example.org>`}
+	if h := <-got; !slices.Equal(h.commands[:3], want) {
+		t.Errorf("the server heard %q", h.commands)
 	}
 }
 

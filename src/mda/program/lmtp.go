@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"opensmtpd/src/mail/addr"
 	"opensmtpd/src/mailerr"
 	"opensmtpd/src/mda/lmtp"
 )
@@ -29,13 +30,16 @@ func LMTP(c *Call) int {
 		case 'l':
 			m.Hello = v
 		case 'f':
-			sender, known = v, true
+			sender, known = plain(v), true
 		case 'r':
 			from = "RECIPIENT"
 		case 'u':
 			from = "USER"
 		}
 	})
+	for i := range rcpts {
+		rcpts[i] = plain(rcpts[i])
+	}
 	if from != "" {
 		rcpts = []string{c.getenv(from)}
 	}
@@ -51,6 +55,14 @@ func LMTP(c *Call) int {
 		return c.fail(exitTempFail, name, "an address is more than a line")
 	}
 	return c.lmtpStatus(name, m)
+}
+
+// plain takes the quotes of SMTP out of an address that has them.
+func plain(s string) string {
+	if a, rest, err := addr.ParsePath("<" + s + ">"); err == nil && rest == "" {
+		return a.String()
+	}
+	return s
 }
 
 // lmtpStatus delivers. The last line tells of the failure that the status is of:

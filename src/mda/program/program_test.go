@@ -208,7 +208,7 @@ func lmtpd(t *testing.T) (address string, heard <-chan string) {
 			switch reply = "250 ok"; strings.TrimSpace(line) {
 			case "RCPT TO:<full>":
 				rcpts = append(rcpts, "452 4.2.2 full")
-			case "RCPT TO:<good@example.org>":
+			case "RCPT TO:<good@example.org>", `RCPT TO:<"g g"@example.org>`, `RCPT TO:<"root@other> NOTIFY=NEVER <"@y>`:
 				rcpts = append(rcpts, "250 saved")
 			case "RCPT TO:<none>":
 				reply = "550 5.1.1 unknown"
@@ -241,6 +241,8 @@ func TestLMTP(t *testing.T) {
 		{"recipient", []string{"-r", "-l", "mx.example.org"}, []string{"SENDER=", "RECIPIENT=good@example.org"}, 0, "", "LHLO mx.example.org|MAIL FROM:<>|RCPT TO:<good@example.org>|"},
 		{"user", []string{"-u"}, []string{"SENDER=a@b", "USER=none"}, 69, "mail.lmtp: LMTP server error: 550 5.1.1 unknown\n", "RCPT TO:<none>|QUIT|"},
 		{"full", []string{"full"}, []string{"SENDER=a@b"}, 75, "mail.lmtp: LMTP server error: 452 4.2.2 full\n", "RCPT TO:<full>|DATA|"},
+		{"quoted", []string{"-f", `"b b"@x`, `"g g"@example.org`}, nil, 0, "", `MAIL FROM:<"b b"@x>|RCPT TO:<"g g"@example.org>|DATA|`},
+		{"parameter injection", []string{"-r"}, []string{"SENDER=b> SIZE=1 <@x", "RECIPIENT=root@other> NOTIFY=NEVER <@y"}, 0, "", `MAIL FROM:<"b> SIZE=1 <"@x>|RCPT TO:<"root@other> NOTIFY=NEVER <"@y>|`},
 		{"several", []string{"good@example.org", "full", "none"}, []string{"SENDER=a@b"}, 75, "mail.lmtp: <none>: LMTP server error: 550 5.1.1 unknown\nmail.lmtp: LMTP server error: 452 4.2.2 full\n", "DATA|"},
 	} {
 		address, heard := lmtpd(t)
