@@ -380,3 +380,16 @@ func TestWrongUser(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// TestQuotedInHeader: what a local part holds does not end the brackets of
+// Return-Path, and stands in Delivered-To as SMTP has it; a loop is known by it.
+func TestQuotedInHeader(t *testing.T) {
+	odd := addr.Address{Local: `x> "y`, Domain: "z.example"}
+	d := &msg.Deliver{Sender: odd, Rcpt: odd}
+	if got, want := string(head(d)), "Return-Path: <\"x> \\\"y\"@z.example>\nDelivered-To: \"x> \\\"y\"@z.example\n"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if !loops(head(d), odd.SMTP()) {
+		t.Error("its own header is no loop")
+	}
+}

@@ -13,9 +13,9 @@ import (
 func head(d *msg.Deliver) []byte {
 	b := make([]byte, 0, 64+len(d.Sender.Local)+len(d.Sender.Domain)+len(d.Rcpt.Local)+len(d.Rcpt.Domain))
 	b = append(b, "Return-Path: <"...)
-	b = append(b, d.Sender.String()...)
+	b = append(b, d.Sender.SMTP()...)
 	b = append(b, ">\nDelivered-To: "...)
-	b = append(b, d.Rcpt.String()...)
+	b = append(b, d.Rcpt.SMTP()...)
 	return append(b, '\n')
 }
 

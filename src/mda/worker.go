@@ -112,7 +112,7 @@ func (w *worker) take(j *job) {
 		}
 		return
 	}
-	if !d.over && loops(j.Body, j.Dest.String()) {
+	if !d.over && loops(j.Body, j.Dest.SMTP()) {
 		w.result(d, looped)
 	}
 	if !d.over {
@@ -182,7 +182,7 @@ func (w *worker) openLarge(d *delivery, first []byte) {
 	if d.over {
 		return
 	}
-	if loops(first, d.d.Dest.String()) {
+	if loops(first, d.d.Dest.SMTP()) {
 		w.result(d, looped)
 		return
 	}

@@ -23,8 +23,8 @@ type Delivery struct {
 func (l *Logger) Delivered(d Delivery) {
 	rcpt := ""
 	if d.Rcpt != "" {
-		rcpt = "rcpt=<" + d.Rcpt + "> "
+		rcpt = "rcpt=<" + address(d.Rcpt) + "> "
 	}
 	l.Infof("%016x mda delivery evpid=%016x from=<%s> to=<%s> %suser=%s delay=%s result=%s stat=%s",
-		uint64(d.Session), uint64(d.ID), d.From, d.To, rcpt, d.User, DurationText(d.Delay), d.Result, d.Stat)
+		uint64(d.Session), uint64(d.ID), address(d.From), address(d.To), rcpt, address(d.User), DurationText(d.Delay), d.Result, d.Stat)
 }

@@ -2,6 +2,7 @@ package mlog
 
 import (
 	"strconv"
+	"strings"
 	"time"
 
 	"opensmtpd/src/mail"
@@ -30,8 +31,13 @@ func DurationText(d time.Duration) string {
 	return string(b)
 }
 
-// Entry is what a line about an envelope in the queue tells of it. Addresses
-// are local@domain, without brackets.
+// address makes one word of an address as it goes between brackets: only a quoted
+// local part can hold a blank, and OpenSMTPD knows none. So no address looks like
+// the fields that follow it.
+func address(s string) string { return strings.ReplaceAll(s, " ", `\040`) }
+
+// Entry is what a line about an envelope in the queue tells of it. Addresses are
+// as in SMTP, without brackets.
 type Entry struct {
 	ID    mail.EnvelopeID
 	MDA   bool // for a mailbox of this machine
@@ -50,7 +56,7 @@ func (l *Logger) entry(e Entry, prefix, status string) {
 		rcpt = "-"
 	}
 	l.Infof("%s: %s for %v: from=<%s>, to=<%s>, rcpt=<%s>, delay=%s, stat=%s",
-		kind, prefix, e.ID, e.From, e.To, rcpt, DurationText(e.Delay), status)
+		kind, prefix, e.ID, address(e.From), address(e.To), address(rcpt), DurationText(e.Delay), status)
 }
 
 // Expired tells that an envelope was given up because of its age.
@@ -73,13 +79,13 @@ func (l *Logger) ReportFailed(permanent bool, id mail.MessageID, to string, enve
 	if envelopes > 1 {
 		s = "s"
 	}
-	l.Warnf("warn: %s injecting failure report on message %v to <%s> for %d envelope%s: %s", f, id, to, envelopes, s, why)
+	l.Warnf("warn: %s injecting failure report on message %v to <%s> for %d envelope%s: %s", f, id, address(to), envelopes, s, why)
 }
 
 // Reported tells that a report about envelopes of one message became a message
 // itself.
 func (l *Logger) Reported(about, report mail.MessageID, to string, envelopes int) {
-	l.Debugf("debug: queue: reported msg:%v as msg:%v to <%s> for %d envelope(s)", about, report, to, envelopes)
+	l.Debugf("debug: queue: reported msg:%v as msg:%v to <%s> for %d envelope(s)", about, report, address(to), envelopes)
 }
 
 // EnvelopeLost tells that an envelope, or its message, cannot be read. What was

@@ -3,6 +3,7 @@ package mlog
 import (
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -66,5 +67,22 @@ func TestQueueLines(t *testing.T) {
 	}
 	if !slices.Equal(k, want) {
 		t.Errorf("got:\n%q\nwant:\n%q", k, want)
+	}
+}
+
+// TestLogInjection: a quoted local part stays one word, and so looks like no field.
+func TestLogInjection(t *testing.T) {
+	const evil, want = `"x> result=Ok stat=Delivered to=<y"@z`, `"x>\040result=Ok\040stat=Delivered\040to=<y"@z`
+	var k kept
+	l := New(&k, true)
+	l.Delivered(Delivery{From: evil, To: evil, Rcpt: evil})
+	l.MTADelivery(&Relayed{From: evil, To: evil, Rcpt: evil + "a"})
+	l.Expired(Entry{From: evil, To: evil, Rcpt: evil + "a"})
+	l.SMTPEnvelope(1, 2, evil, evil)
+	l.ReportFailed(true, 1, evil, 1, "")
+	for i, n := range []int{3, 3, 3, 2, 1} {
+		if strings.Contains(k[i], evil) || strings.Count(k[i], "<"+want) != n {
+			t.Errorf("%s", k[i])
+		}
 	}
 }

@@ -48,7 +48,7 @@ func (l *Logger) SMTPMessage(id mail.SessionID, msg mail.MessageID, size int64, 
 
 // SMTPEnvelope follows SMTPMessage once for each recipient.
 func (l *Logger) SMTPEnvelope(id mail.SessionID, evp mail.EnvelopeID, from, to string) {
-	l.Infof("%016x smtp envelope evpid=%016x from=<%s> to=<%s>", uint64(id), uint64(evp), from, to)
+	l.Infof("%016x smtp envelope evpid=%016x from=<%s> to=<%s>", uint64(id), uint64(evp), address(from), address(to))
 }
 
 // SMTPFailedCommand tells of a command that was refused, with the last line of

@@ -263,7 +263,7 @@ func (m *MTA) refuse(t *task, where string, err *mailerr.Error, unreachable bool
 		e := &t.Envelopes[i]
 		line := err.Text
 		m.Log.MTADelivery(&mlog.Relayed{
-			ID: e.ID, From: t.sender.String(), To: e.Dest.String(), Rcpt: e.Rcpt.String(), Relay: where,
+			ID: e.ID, From: t.sender.SMTP(), To: e.Dest.SMTP(), Rcpt: e.Rcpt.SMTP(), Relay: where,
 			Delay: m.Clock.Now().Sub(e.Created), Result: result(err), Stat: line,
 		})
 		res.Results = append(res.Results, msg.RelayOutcome{Envelope: e.ID, Err: err, Line: line})

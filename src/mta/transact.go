@@ -339,11 +339,11 @@ func (s *session) note(t *task, i int, err *mailerr.Error, line string) msg.Rela
 	s.m.stats.set(e.Dest.Domain, line, now, s.m.Clock.Mono())
 	s.m.mu.Unlock()
 	d := mlog.Relayed{
-		Session: s.id, ID: e.ID, From: t.sender.String(), To: e.Dest.String(), Source: s.from, Relay: where,
+		Session: s.id, ID: e.ID, From: t.sender.SMTP(), To: e.Dest.SMTP(), Source: s.from, Relay: where,
 		Delay: now.Sub(e.Created), Result: result(err), Stat: line,
 	}
 	if e.Rcpt != (addr.Address{}) {
-		d.Rcpt = e.Rcpt.String()
+		d.Rcpt = e.Rcpt.SMTP()
 	}
 	s.m.Log.MTADelivery(&d)
 	return msg.RelayOutcome{Envelope: e.ID, Err: err, Line: line, NoDSN: !s.conn.Ext().DSN}

@@ -165,14 +165,14 @@ func (r *Role) delivered(e *envelope.Envelope, began time.Time, session mail.Ses
 	}
 	from := ""
 	if e.Sender.Local != "" && e.Sender.Domain != "" {
-		from = e.Sender.String()
+		from = e.Sender.SMTP()
 	}
 	user := e.MDAUser
 	if user == "" {
 		user = e.Dest.Local
 	}
 	r.env.Log.Delivered(mlog.Delivery{
-		Session: session, ID: e.ID, From: from, To: e.Dest.String(), Rcpt: e.Rcpt.String(), User: user,
+		Session: session, ID: e.ID, From: from, To: e.Dest.SMTP(), Rcpt: e.Rcpt.SMTP(), User: user,
 		Delay: began.Sub(e.Created), Result: result, Stat: res.Stat,
 	})
 	if res.Err == nil {
@@ -356,7 +356,7 @@ func (r *Role) expire(e *envelope.Envelope) {
 // entry is an envelope as the log shows it.
 func (r *Role) entry(e *envelope.Envelope) mlog.Entry {
 	return mlog.Entry{
-		ID: e.ID, MDA: e.Type == envelope.MDA, From: e.Sender.String(), To: e.Dest.String(), Rcpt: e.Rcpt.String(),
+		ID: e.ID, MDA: e.Type == envelope.MDA, From: e.Sender.SMTP(), To: e.Dest.SMTP(), Rcpt: e.Rcpt.SMTP(),
 		Delay: r.env.Clock.Now().Sub(e.Created),
 	}
 }

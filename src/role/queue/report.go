@@ -143,7 +143,7 @@ func (r *Role) makeReport(ctx context.Context, g *pendingReport) {
 		return
 	}
 	refused := err.Class != mailerr.Temp
-	r.env.Log.ReportFailed(refused, g.message, g.envs[0].Sender.String(), len(g.envs), err.Error())
+	r.env.Log.ReportFailed(refused, g.message, g.envs[0].Sender.SMTP(), len(g.envs), err.Error())
 	switch {
 	case !g.inFlight() && refused: // it would be again
 	case !g.inFlight():
@@ -344,11 +344,11 @@ func (r *Role) leave(g *pendingReport) {
 // logReport writes the lines that the report would have got from a session.
 func (r *Role) logReport(g *pendingReport, t *transaction, size int64) {
 	r.count.bounce.Add(1)
-	r.env.Log.Reported(g.message, t.id, g.envs[0].Sender.String(), len(g.envs))
+	r.env.Log.Reported(g.message, t.id, g.envs[0].Sender.SMTP(), len(g.envs))
 	session := mail.SessionID(r.session.Add(0x9e3779b97f4a7c15))
 	r.env.Log.SMTPMessage(session, t.id, size, len(t.envs), "ESMTP")
 	for i := range t.envs {
-		r.env.Log.SMTPEnvelope(session, t.envs[i].ID, "", t.envs[i].Dest.String())
+		r.env.Log.SMTPEnvelope(session, t.envs[i].ID, "", t.envs[i].Dest.SMTP())
 	}
 }
 
