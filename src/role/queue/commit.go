@@ -31,7 +31,13 @@ func (r *Role) commit(_ context.Context, q proc.Request) {
 	r.ask(t, &commit{
 		envelopes: m.Envelopes, streamed: m.Streamed, optional: m.TLSOptional,
 		message: store.Message{ID: m.Message, Inline: m.Body},
-		done:    func(err error) { q.Reply(&msg.Committed{Err: mailerr.From(err)}) },
+		done: func(err error) {
+			e := mailerr.From(err)
+			if e != nil && e.Cause != nil {
+				r.env.Log.Transaction(m.Message, e.Error())
+			}
+			q.Reply(&msg.Committed{Err: e})
+		},
 	})
 }
 

@@ -291,7 +291,6 @@ func (r *Role) lateCommits() {
 		t.bad = mailerr.Local(fmt.Errorf("%w: %d of %d", errTooFew, len(t.envs), t.commit.envelopes))
 		c := t.settled(&r.incoming)
 		r.mu.Unlock()
-		r.env.Log.Transaction(t.id, t.bad.Cause.Error())
 		r.settle(t, c)
 	}
 }

@@ -234,6 +234,9 @@ func diskFault(t *testing.T, errno syscall.Errno, code int, how string) {
 		if err != nil && (err.Code != code || err.Text == "") {
 			t.Fatalf("fault at %d: answer %v, want %d", n, err, code)
 		}
+		if err != nil { // the administrator learns why
+			d.log.wait(errno.Error())
+		}
 		want := 1
 		if err == nil {
 			want = 2
