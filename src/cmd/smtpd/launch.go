@@ -33,6 +33,7 @@ type parentConfig struct {
 // launch makes this process the parent, or starts one in the background and
 // returns when that serves.
 func launch(ctx context.Context, o options, stderr io.Writer) error {
+	proc.CloseInherited()
 	var as *syscall.Credential
 	switch {
 	case o.state != "":

@@ -253,6 +253,46 @@ func TestForeground(t *testing.T) {
 	}
 }
 
+// TestInheritedDescriptor: the daemon, and so what it starts, holds nothing that
+// happened to be open where it was started.
+func TestInheritedDescriptor(t *testing.T) {
+	for _, flags := range []string{"-d", "-v"} { // in the foreground, in the background
+		dir, addr := state(t)
+		c, _, errs := smtpd(t, flags, "-S", dir)
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		c.ExtraFiles = []*os.File{w, w, w}
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		w.Close()
+		greeting(t, addr)
+		if err := r.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
+			t.Fatal(err)
+		}
+		if n, err := r.Read(make([]byte, 1)); err != io.EOF {
+			t.Errorf("%s: somebody holds the pipe: %d, %v", flags, n, err)
+		}
+		text, err := os.ReadFile(filepath.Join(dir, "smtpd.pid"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := syscall.Kill(pid, syscall.SIGTERM); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Wait(); err != nil {
+			t.Errorf("%s: %v: %s", flags, err, errs)
+		}
+	}
+}
+
 func TestBackground(t *testing.T) {
 	dir, addr := state(t)
 	code, _, errs := exitOf(t, "-S", dir)
