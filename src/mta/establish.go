@@ -35,7 +35,8 @@ func (s *session) establish(ctx context.Context) error {
 	return err
 }
 
-// nameHost finds what the server's address is called, for the log.
+// nameHost finds what the server's address is called, for the log: the address
+// itself when it has no name, as in OpenSMTPD, so that no field is empty.
 func (s *session) nameHost(ctx context.Context) {
 	h := s.route.dst
 	s.m.mu.Lock()
@@ -45,6 +46,9 @@ func (s *session) nameHost(ctx context.Context) {
 		return
 	}
 	name := s.m.Lookup.Name(ctx, h.at.Addr())
+	if name == "" {
+		name = addrText(h.at.Addr())
+	}
 	s.m.mu.Lock()
 	h.name, h.named = name, true
 	s.m.mu.Unlock()

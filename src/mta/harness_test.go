@@ -184,7 +184,15 @@ func (w *world) Table(_ context.Context, m *msg.RelayLookup) (*msg.RelayLookupRe
 	return r, nil
 }
 
-func (w *world) Name(context.Context, netip.Addr) string { return "host.example" }
+// nameless is a server without a name in the DNS.
+const nameless = "192.0.2.99"
+
+func (w *world) Name(_ context.Context, a netip.Addr) string {
+	if a.String() == nameless {
+		return ""
+	}
+	return "host.example"
+}
 
 // dial leads made-up addresses to the listeners of a test; where there is none
 // the connection is refused.

@@ -13,7 +13,7 @@ type host struct {
 	counter
 	m     *MTA
 	at    netip.AddrPort
-	name  string // by DNS; "" when it has none or was not asked for
+	name  string // by DNS, or the address; "" before it was asked for
 	named bool   // it was asked for
 	refs  int
 }

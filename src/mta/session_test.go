@@ -47,6 +47,22 @@ func TestDelivered(t *testing.T) {
 	}
 }
 
+// Fields of the log are never empty: a server without a name goes by its address.
+func TestServerWithoutName(t *testing.T) {
+	w := newWorld(t, false, nil)
+	w.domain("far.example", "10 mx.far.example "+nameless)
+	w.server(nameless+":25", (&script{}).serve)
+	if got := outcomes(w.send(w.task("b@far.example"))); got != "ok 250 2.0.0 taken\n" {
+		t.Error(got)
+	}
+	if l := w.lines("mta connecting"); len(l) != 1 || !strings.HasSuffix(l[0], " host="+nameless) {
+		t.Errorf("logged %q", l)
+	}
+	if l := w.lines("mta delivery"); len(l) != 1 || !strings.Contains(l[0], `relay="`+nameless+" ("+nameless+`)"`) {
+		t.Errorf("logged %q", l)
+	}
+}
+
 // What a server says to each command, and what becomes of the mail.
 func TestReplies(t *testing.T) {
 	for _, tc := range []struct{ verb, reply, want string }{
