@@ -1,6 +1,7 @@
 package smtpctl
 
 import (
+	"strconv"
 	"strings"
 
 	"opensmtpd/src/mail"
@@ -9,10 +10,11 @@ import (
 // A pattern is the words of a command; those in angle brackets stand for
 // arguments:
 //
-//	<evpid>  16 hexadecimal digits
-//	<msgid>  8 hexadecimal digits
-//	<str>    anything
-//	<words>  all that follows, at least one
+//	<evpid>    16 hexadecimal digits
+//	<msgid>    8 hexadecimal digits
+//	<routeid>  a decimal number
+//	<str>      anything
+//	<words>    all that follows, at least one
 
 // accepts tells whether a word of the command line is the pattern's word: a
 // keyword written in full, or a fitting argument.
@@ -24,6 +26,9 @@ func accepts(word, arg string) bool {
 	case "<msgid>":
 		_, err := mail.ParseMessageID(arg)
 		return err == nil && len(arg) == 8
+	case "<routeid>":
+		_, err := strconv.ParseUint(arg, 10, 64)
+		return err == nil
 	case "<str>", "<words>":
 		return true
 	}

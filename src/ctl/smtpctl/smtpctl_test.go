@@ -188,7 +188,7 @@ func TestGolden(t *testing.T) {
 
 // TestEveryCommand finds each command of the table by its own words.
 func TestEveryCommand(t *testing.T) {
-	example := map[string]string{"<evpid>": "0123456789abcdef", "<msgid>": "01234567", "<str>": "word", "<words>": "word"}
+	example := map[string]string{"<evpid>": "0123456789abcdef", "<msgid>": "01234567", "<routeid>": "3", "<str>": "word", "<words>": "word"}
 	table := commands()
 	for i := range table {
 		var args, params []string
