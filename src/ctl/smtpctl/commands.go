@@ -1,6 +1,7 @@
 package smtpctl
 
 import (
+	"net/netip"
 	"strings"
 
 	"opensmtpd/src/ctl"
@@ -65,6 +66,9 @@ func commands() []command {
 		cmd("show routes", msg.VerbShowRoutes, lines(routeLine)),
 		cmd("show stats", ctl.VerbStats, showStats),
 		cmd("show status", ctl.VerbStatus, showStatus),
+		cmd("spf walk", "", spfWalk(nil)),
+		cmd("spf walk -4", "", spfWalk(netip.Addr.Is4)),
+		cmd("spf walk -6", "", spfWalk(netip.Addr.Is6)),
 		cmd("trace <str>", msg.VerbTrace, keyword("trace", ctl.Traces())),
 		cmd("unprofile <str>", msg.VerbUnprofile, keyword("profile", ctl.Profiles())),
 		cmd("untrace <str>", msg.VerbUntrace, keyword("trace", ctl.Traces())),
