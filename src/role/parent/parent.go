@@ -19,6 +19,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -133,12 +134,14 @@ func (p *Parent) Line(pr mlog.Priority, line string) {
 	p.stream.Line(pr, line)
 }
 
-// fatal says why the daemon ends: to the log, and at the start to whoever
-// started it too.
+// fatal says why the daemon ends, each reason in a line: to the log, and at the
+// start to whoever started it too.
 func (p *Parent) fatal(err error) {
-	p.log.Fatalf("fatal: smtpd: %v", err)
-	if p.syslog != nil {
-		p.stream.Line(mlog.Crit, fmt.Sprintf("smtpd: %v", err))
+	for reason := range strings.SplitSeq(err.Error(), "\n") {
+		p.log.Fatalf("fatal: smtpd: %s", reason)
+		if p.syslog != nil {
+			p.stream.Line(mlog.Crit, "smtpd: "+reason)
+		}
 	}
 }
 

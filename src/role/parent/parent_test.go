@@ -17,6 +17,7 @@ import (
 	"opensmtpd/src/conf/diag"
 	"opensmtpd/src/conf/load"
 	"opensmtpd/src/mail"
+	"opensmtpd/src/mlog"
 	"opensmtpd/src/paths"
 	"opensmtpd/src/privsep/priv"
 	"opensmtpd/src/privsep/proc"
@@ -315,3 +316,14 @@ func TestEnvironment(t *testing.T) {
 }
 
 func genName(g mail.Gen) string { return fmt.Sprintf("generation-%d", g) }
+
+// Reasons for not starting are lines: one that names five directories can be
+// read.
+func TestFatal(t *testing.T) {
+	b := &logBook{more: make(chan struct{})}
+	p := &Parent{log: mlog.New(b, false)}
+	p.fatal(errors.Join(errors.New("spool: one"), errors.New("spool: two")))
+	if got := strings.Join(b.lines, "|"); got != "fatal: smtpd: spool: one|fatal: smtpd: spool: two" {
+		t.Errorf("logged %q", got)
+	}
+}

@@ -87,7 +87,7 @@ func (d spoolDir) ensure(give bool) error {
 	case uid != d.owner.UID:
 		return fmt.Errorf("spool: %s belongs to %s, must belong to %s", d.path, userName(uid), d.owner.Name)
 	case d.perm&0o070 == 0o070 && gid != d.group:
-		return fmt.Errorf("spool: %s has group %d, must have group %d", d.path, gid, d.group)
+		return fmt.Errorf("spool: %s has group %s, must have group %s", d.path, groupName(gid), groupName(d.group))
 	case bad != 0:
 		return fmt.Errorf("spool: %s has mode %04o, must not be more than %04o", d.path, fi.Mode().Perm(), d.perm)
 	}
@@ -121,6 +121,14 @@ func userName(uid uint32) string {
 		return u.Username
 	}
 	return fmt.Sprintf("uid %d", uid)
+}
+
+func groupName(gid uint32) string {
+	number := strconv.FormatUint(uint64(gid), 10)
+	if g, err := user.LookupGroupId(number); err == nil {
+		return g.Name
+	}
+	return number
 }
 
 // errRunning is what a second instance is told.
