@@ -99,23 +99,36 @@ func TestPackage(t *testing.T) {
 	if err := os.WriteFile(m.root+"/tmp/new.deb", text, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	// Whatever mailer this machine has stays out of the way.
-	m.run("", "dpkg", "--force-conflicts", "--force-overwrite", "-i", "/tmp/new.deb")
+	m.run("", "/bin/sh", "-ec", `dpkg-deb -R /tmp/new.deb /tmp/old
+		sed -i 's/^Version: .*/Version: 0~before/' /tmp/old/DEBIAN/control
+		dpkg-deb -Znone -b /tmp/old /tmp/old.deb`)
+	install := func(which string) {
+		t.Helper()
+		// Whatever mailer this machine has stays out of the way.
+		m.run("", "dpkg", "--force-conflicts", "--force-overwrite", "-i", "/tmp/"+which+".deb")
+	}
+	const conf, link = "/etc/mail/smtpd.conf", "/etc/systemd/system/multi-user.target.wants/opensmtpd.service"
+	enabled := func(when string, want bool) {
+		t.Helper()
+		got, err := os.Readlink(m.root + link)
+		if is := got == "/lib/systemd/system/opensmtpd.service" || got == "/usr/lib/systemd/system/opensmtpd.service"; is != want {
+			t.Errorf("%s: the unit's link is %q: %v", when, got, err)
+		}
+	}
+	install("old")
 	m.run("", "useradd", "-m", "walter")
 	installed(t, m)
 	m.run("", "/usr/sbin/smtpd", "-n")
-	const wanted = "/etc/systemd/system/multi-user.target.wants/opensmtpd.service"
-	if got, err := os.Readlink(m.root + wanted); err != nil || got != "/lib/systemd/system/opensmtpd.service" && got != "/usr/lib/systemd/system/opensmtpd.service" {
-		t.Errorf("the unit is not enabled: %q, %v", got, err)
-	}
-	// Who has disabled it finds it so after an upgrade.
-	if err := os.Remove(m.root + wanted); err != nil {
+	enabled("at first", true)
+	// Who has disabled the unit finds it so after an upgrade, and his configuration.
+	if err := os.Remove(m.root + link); err != nil {
 		t.Fatal(err)
 	}
-	m.run("", "dpkg", "--force-conflicts", "--force-overwrite", "-i", "/tmp/new.deb")
-	if _, err := os.Lstat(m.root + wanted); err == nil {
-		t.Error("an upgrade enables the unit again")
-	}
+	m.run("# ours\n", "tee", "-a", conf)
+	install("new")
+	installed(t, m)
+	enabled("after an upgrade", false)
+	m.run("", "grep", "-qx", "# ours", conf)
 
 	c := m.command("/usr/sbin/smtpd", "-d")
 	var said bytes.Buffer
@@ -162,12 +175,25 @@ func TestPackage(t *testing.T) {
 	}
 	d.over = true
 
-	m.run("", "dpkg", "-r", "opensmtpd-go")
-	for path, stays := range map[string]bool{"/usr/sbin/smtpd": false, "/usr/sbin/sendmail": false, "/usr/libexec/opensmtpd": false, "/etc/mail/smtpd.conf": true, "/var/spool/smtpd": true} {
-		if _, err := os.Lstat(m.root + path); (err == nil) != stays {
-			t.Errorf("after removal: %s: %v", path, err)
+	for _, tc := range []struct {
+		how   string
+		stays map[string]bool
+	}{
+		{"-r", map[string]bool{"/usr/sbin/smtpd": false, "/usr/sbin/sendmail": false, "/usr/libexec/opensmtpd": false, conf: true, "/var/spool/smtpd": true}},
+		{"-P", map[string]bool{conf: false, "/etc/mail/aliases": false, "/var/spool/smtpd": true}},
+	} {
+		m.run("", "dpkg", tc.how, "opensmtpd-go")
+		for path, stays := range tc.stays {
+			if _, err := os.Lstat(m.root + path); (err == nil) != stays {
+				t.Errorf("after dpkg %s: %s: %v", tc.how, path, err)
+			}
 		}
 	}
+	// After a purge it is as if nothing had ever been here.
+	install("new")
+	installed(t, m)
+	enabled("after a purge", true)
+	m.run("", "/usr/sbin/smtpd", "-n")
 }
 
 // installed looks at what the package has put into place.
