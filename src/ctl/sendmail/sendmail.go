@@ -54,7 +54,7 @@ type options struct {
 
 // letters are sendmail's options; most mean nothing here. 'o' and 'e' may stand
 // alone.
-const letters = "A:B:b:C:E::e:F:f:h:iJ::L:mN:nO:o:p:q::R:r:StUV:vX:x"
+const letters = "A:B:b:C:D:d::E::e:F:f:Gh:iJ::L:mN:nO:o:p:q::R:r:StUV:vX:x"
 
 // parseOptions reads a command line.
 func parseOptions(args []string) (options, error) {
@@ -303,8 +303,13 @@ func (j *job) envelope(host string) (envelope, identity) {
 		ret:    j.options.ret,
 		envid:  j.options.envid,
 	}
+	seen := make(map[string]bool, len(j.rcpts))
 	for _, a := range j.rcpts {
-		env.rcpts = append(env.rcpts, qualify(a, host))
+		a = qualify(a, host)
+		if !seen[a] { // who stands in To and Cc wants one copy
+			env.rcpts = append(env.rcpts, a)
+		}
+		seen[a] = true
 	}
 	id := identity{from: env.from, date: j.call.Clock.Now()}
 	if id.from == "" { // a report has an author too

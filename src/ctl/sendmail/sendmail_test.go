@@ -242,6 +242,11 @@ func TestSubmit(t *testing.T) {
 			"From: \"Boss,The\" <boss@x.test>\r\n" + date + "\r\nx\r\n",
 		},
 		{
+			"somebody twice", "-G -d0 -t joe", "To: Joe <joe@mail.test>, ann@mail.test\nCc: ann\nDate: x\nFrom: y\n\n",
+			"MAIL <y@mail.test>\nRCPT <joe@mail.test> []\nRCPT <ann@mail.test> []\n",
+			"To: Joe <joe@mail.test>, ann@mail.test\r\nCc: ann\r\nDate: x\r\nFrom: y\r\n\r\n",
+		},
+		{
 			"DSN", "-N success,delay -R hdrs -V id7 a,b C<c@d>", "Date: x\nFrom: y\n\n",
 			"MAIL <y@mail.test> HDRS id7\nRCPT <a@mail.test> [SUCCESS DELAY]\nRCPT <b@mail.test> [SUCCESS DELAY]\nRCPT <c@d> [SUCCESS DELAY]\n",
 			"Date: x\r\nFrom: y\r\n\r\n",

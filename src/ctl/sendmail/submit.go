@@ -159,7 +159,9 @@ func explain(err error) string {
 	text += reply.Message
 	var rcpt *refusedRcpt
 	if errors.As(err, &rcpt) {
-		text += " <" + rcpt.to + ">"
+		if who := "<" + rcpt.to + ">"; !strings.Contains(text, who) {
+			text += " " + who
+		}
 	}
 	return text
 }
