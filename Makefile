@@ -29,9 +29,11 @@ LINKS		= sendmail send-mail mailq newaliases
 SBINLINKS	= sendmail send-mail makemap
 BINLINKS	= mailq newaliases
 PAGES		= $(notdir $(wildcard man/*.[1-8]))
+# Names by which pages are asked for, besides their own: name:page.
+PAGELINKS	= mailq.8:smtpctl.8 send-mail.8:sendmail.8
 
 .PHONY: all build run check race fuzz lint man regress bench dist deb install install-files
-.PHONY: auth-pam install-auth-pam package-files uninstall clean help
+.PHONY: auth-pam install-auth-pam install-programs package-files uninstall clean help
 
 all: build
 
@@ -107,7 +109,10 @@ deb: build
 	GO="$(GO)" VERSION="$(VERSION)" MAKE="$(MAKE)" pkg/deb.sh $(DEBDIR)
 
 ## install: into DESTDIR/PREFIX, with the set-gid bit, links and manual pages
-install: build install-files
+install: build install-files install-programs
+
+install-programs:
+	install -d $(DESTDIR)$(SBINDIR) $(DESTDIR)$(BINDIR) $(DESTDIR)$(LIBEXECDIR)
 	install -m 0755 bin/smtpd $(DESTDIR)$(SBINDIR)/smtpd
 	install -m 0755 bin/smtpctl $(DESTDIR)$(SBINDIR)/smtpctl
 	install -m 0755 bin/smtp $(DESTDIR)$(BINDIR)/smtp
@@ -127,6 +132,7 @@ install-files:
 	@for l in $(BINLINKS); do ln -sf ../$(notdir $(SBINDIR))/smtpctl $(DESTDIR)$(BINDIR)/$$l; done
 	@for m in $(PAGES); do d=$(DESTDIR)$(MANDIR)/man$${m##*.}; \
 		install -d $$d && install -m 0644 man/$$m $$d/$$m || exit 1; done
+	@for l in $(PAGELINKS); do ln -sf $${l#*:} $(DESTDIR)$(MANDIR)/man8/$${l%:*}; done
 	@for f in smtpd.conf aliases; do \
 		test -e $(DESTDIR)$(SYSCONFDIR)/$$f || \
 		install -m 0644 conf/$$f $(DESTDIR)$(SYSCONFDIR)/$$f || exit 1; done
@@ -138,7 +144,10 @@ package-files:
 	install -d $(DESTDIR)/usr/lib/systemd/system $(DESTDIR)/usr/share/doc/opensmtpd-go
 	ln -sf ../sbin/smtpctl $(DESTDIR)/usr/lib/sendmail
 	install -m 0644 systemd/opensmtpd.service $(DESTDIR)/usr/lib/systemd/system/opensmtpd.service
-	install -m 0644 README.md CHANGES $(DESTDIR)/usr/share/doc/opensmtpd-go
+	@cd $(DESTDIR)/usr/share/man && find . -type f -exec gzip -9n {} + && \
+	for l in $(PAGELINKS); do rm man8/$${l%:*} && ln -s $${l#*:}.gz man8/$${l%:*}.gz; done
+	install -m 0644 README.md $(DESTDIR)/usr/share/doc/opensmtpd-go
+	gzip -9nc CHANGES >$(DESTDIR)/usr/share/doc/opensmtpd-go/changelog.gz
 	install -m 0644 LICENSE $(DESTDIR)/usr/share/doc/opensmtpd-go/copyright
 	cp -R conf/examples $(DESTDIR)/usr/share/doc/opensmtpd-go/examples
 	install -m 0644 pkg/fail2ban/opensmtpd.conf $(DESTDIR)/usr/share/doc/opensmtpd-go/fail2ban.conf
@@ -149,6 +158,7 @@ uninstall:
 	rm -f $(addprefix $(DESTDIR)$(BINDIR)/,smtp $(BINLINKS))
 	rm -f $(addprefix $(DESTDIR)$(LIBEXECDIR)/,$(LIBEXECS))
 	@for m in $(PAGES); do rm -f $(DESTDIR)$(MANDIR)/man$${m##*.}/$$m; done
+	@for l in $(PAGELINKS); do rm -f $(DESTDIR)$(MANDIR)/man8/$${l%:*}; done
 	@if test -d $(DESTDIR)$(LIBEXECDIR); then rmdir $(DESTDIR)$(LIBEXECDIR); fi
 
 ## clean: remove what build and dist made

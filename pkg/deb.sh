@@ -1,7 +1,7 @@
 #!/bin/sh
-# deb.sh [directory] makes the .deb for this machine out of what `make install` installs, without
-# goreleaser; called by `make deb`. What it says about itself is taken from
-# .goreleaser.yaml.
+# deb.sh [directory] makes the .deb for this machine out of what `make install`
+# installs, without goreleaser; called by `make deb`. What it says about itself is
+# taken from .goreleaser.yaml.
 set -eu
 
 dist=${1:-dist}
@@ -21,7 +21,7 @@ field() { # field NAME: its value, a list with commas
 
 rm -rf "$root" # package-files begins afresh too
 ${MAKE:-make} package-files DESTDIR="$root" >/dev/null
-${MAKE:-make} install DESTDIR="$root" PREFIX=/usr QUEUEGROUP=none >/dev/null
+${MAKE:-make} install-programs DESTDIR="$root" PREFIX=/usr QUEUEGROUP=none >/dev/null
 
 mkdir "$root/DEBIAN"
 cat >"$root/DEBIAN/control" <<END
@@ -35,7 +35,7 @@ Homepage: $(field homepage)
 Provides: $(field provides)
 Conflicts: $(field conflicts)
 Replaces: $(field replaces)
-Description: $(sed -n '/^    description:/{n;s/^ *//p;q;}' $fields)
+Description: $(sed -n '/^    description:/,/^    license:/s/^      //p' $fields | sed '2,$s/^/ /')
 END
 find "$root/etc" -type f | sed "s|^$root||" >"$root/DEBIAN/conffiles"
 install -m 0755 pkg/preinstall.sh "$root/DEBIAN/preinst"

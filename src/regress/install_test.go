@@ -50,7 +50,7 @@ func TestInstallUninstall(t *testing.T) {
 		"/usr/local/sbin/smtpd", "/usr/local/sbin/smtpctl", "/usr/local/bin/smtp", "/usr/local/libexec/opensmtpd/mail.maildir",
 		"/usr/local/libexec/opensmtpd/mail.mboxfile", "/usr/local/libexec/opensmtpd/mail.lmtp", "/usr/local/libexec/opensmtpd/mail.mda",
 		"/usr/local/libexec/opensmtpd/table-sqlite", "/usr/local/share/man/man7/smtpd-tables.7",
-		"/usr/local/share/man/man5/smtpd.conf.5", "/usr/local/share/man/man8/mail.lmtp.8", "/etc/mail/smtpd.conf", "/etc/mail/aliases",
+		"/usr/local/share/man/man5/smtpd.conf.5", "/usr/local/share/man/man8/mail.lmtp.8", "/usr/local/share/man/man8/mailq.8", "/usr/local/share/man/man8/send-mail.8", "/etc/mail/smtpd.conf", "/etc/mail/aliases",
 		"/usr/local/sbin/sendmail", "/usr/local/sbin/send-mail", "/usr/local/sbin/makemap", "/usr/local/bin/mailq", "/usr/local/bin/newaliases",
 	} {
 		st, err := os.Stat(dest + want) // through links

@@ -222,6 +222,7 @@ func installed(t *testing.T, m *machine) {
 		"/usr/libexec/opensmtpd/mail.maildir", "/usr/libexec/opensmtpd/mail.mboxfile", "/usr/libexec/opensmtpd/mail.lmtp", "/usr/libexec/opensmtpd/mail.mda",
 		"/usr/libexec/opensmtpd/table-sqlite", "/usr/libexec/opensmtpd/table-postgres", "/usr/libexec/opensmtpd/table-ldap",
 		"/usr/lib/systemd/system/opensmtpd.service", "/etc/mail/smtpd.conf", "/etc/mail/aliases", "/var/empty",
+		"/usr/share/man/man8/smtpd.8.gz", "/usr/share/man/man8/mailq.8.gz", "/usr/share/doc/opensmtpd-go/changelog.gz",
 	} {
 		if _, err := os.Stat(m.root + name); err != nil {
 			t.Error(err)
