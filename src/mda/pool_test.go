@@ -273,6 +273,9 @@ func TestCommandLimits(t *testing.T) {
 	if len(a.came) > 0 || len(b.came) > 0 {
 		t.Errorf("%d and %d commands beyond the limits", len(a.came), len(b.came))
 	}
+	if all, running, users := p.Load(); all != 20 || running != 5 || users != 2 {
+		t.Errorf("a load of %d, %d running, for %d users", all, running, users)
+	}
 	for _, call := range heldB {
 		b.reply(call)
 	}

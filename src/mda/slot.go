@@ -90,6 +90,21 @@ func (p *Pool) enqueue(k userKey, u *user, d *Delivery) {
 	}
 }
 
+// Load tells how many deliveries there are, how many of them agents have, and
+// for how many users.
+func (p *Pool) Load() (all, running, users int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	uids := make(map[uint32]bool)
+	for _, s := range p.slots {
+		running += len(s.inflight)
+		if len(s.inflight)+len(s.queue) > 0 {
+			uids[s.key.uid] = true
+		}
+	}
+	return p.pending, running, len(uids)
+}
+
 // takeQueue empties the queue; p.mu is held.
 func (s *slot) takeQueue() []*Delivery {
 	list := make([]*Delivery, 0, len(s.queue))

@@ -125,13 +125,14 @@ func New(o Options, conf *Config) *MTA {
 
 // counters are what "smtpctl show stats" shows, with OpenSMTPD's names.
 type counters struct {
-	session, task, envelope, relay, route, host, source, domain *stat.Counter
+	session, task, running, envelope, relay, route, host, source, domain, connector *stat.Counter
 }
 
 func (c *counters) init(s *stat.Set) {
 	c.session, c.task, c.envelope = s.Counter("mta.session"), s.Counter("mta.task"), s.Counter("mta.envelope")
 	c.relay, c.route, c.host = s.Counter("mta.relay"), s.Counter("mta.route"), s.Counter("mta.host")
 	c.source, c.domain = s.Counter("mta.source"), s.Counter("mta.domain")
+	c.running, c.connector = s.Counter("mta.task.running"), s.Counter("mta.connector")
 }
 
 // Configure takes a new configuration. What has begun goes on under the old one.

@@ -61,7 +61,8 @@ func (r *relay) take(got answers) {
 		c.source = r.m.holdSource(a)
 		r.connectors = append(r.connectors, c)
 	}
-	release(oldServers, oldConnectors)
+	r.m.count.connector.Add(int64(len(r.connectors)))
+	r.release(oldServers, oldConnectors)
 }
 
 func (r *relay) ask(ctx context.Context) (a answers, err *mailerr.Error) {

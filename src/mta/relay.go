@@ -334,11 +334,12 @@ func (r *relay) rest() {
 
 // letGo drops hosts and connectors.
 func (r *relay) letGo() {
-	release(r.servers, r.connectors)
+	r.release(r.servers, r.connectors)
 	r.servers, r.connectors = nil, nil
 }
 
-func release(servers []server, connectors []*connector) {
+func (r *relay) release(servers []server, connectors []*connector) {
+	r.m.count.connector.Sub(int64(len(connectors)))
 	for i := range servers {
 		servers[i].host.release()
 	}

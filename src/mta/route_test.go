@@ -141,6 +141,9 @@ func TestResolution(t *testing.T) {
 	if len(w.relays) != 0 || len(w.domains) != 0 || len(w.MTA.sessions) != 0 {
 		t.Errorf("left: %d relays, %d domains, %d sessions", len(w.relays), len(w.domains), len(w.MTA.sessions))
 	}
+	if n := w.count.connector.Value(); n != 0 {
+		t.Errorf("%d connectors counted", n)
+	}
 }
 
 // Mail goes to servers that are better than ourselves, never to equal or worse
@@ -194,6 +197,9 @@ func TestSmarthost(t *testing.T) {
 	}
 	if s.connections() != 1 || w.asked[0] != "mx 192.0.2.7 true" {
 		t.Errorf("%d connections, asked %q", s.connections(), w.asked)
+	}
+	if n := w.count.connector.Value(); n != 1 {
+		t.Errorf("%d connectors counted", n)
 	}
 }
 

@@ -18,6 +18,8 @@ import (
 // deliver sends one message and reports what became of it. It is false when the
 // session has ended.
 func (s *session) deliver(ctx context.Context, t *task) bool {
+	s.m.count.running.Add(1)
+	defer s.m.count.running.Sub(1)
 	if t.tries == 0 {
 		s.m.Queue.Taken(t.Task)
 	}

@@ -31,28 +31,16 @@ const (
 	DeliveryTempFail = "scheduler.delivery.tempfail"
 	DeliveryPermFail = "scheduler.delivery.permfail"
 	DeliveryLoop     = "scheduler.delivery.loop"
-	RamqueueEnvelope = "scheduler.ramqueue.envelope"      // gauge
-	RamqueueMessage  = "scheduler.ramqueue.message"       // gauge
-	RamqueueUpdate   = "scheduler.ramqueue.update"        // gauge: messages being received
-	RamqueueHold     = "scheduler.ramqueue.hold"          // gauge: envelopes held back
-	RamqueueHoldQ    = "scheduler.ramqueue.holdq"         // gauge: destinations that hold
-	RamqueueOverflow = "scheduler.ramqueue.hold-overflow" // gauge
+	QueueBounce = "queue.bounce"
 
-	QueueBounce          = "queue.bounce"
-	EvpcacheSize         = "queue.evpcache.size" // gauge
-	EvpcacheLoadHit      = "queue.evpcache.load.hit"
-	EvpcacheLoadMissed   = "queue.evpcache.load.missed"
-	EvpcacheUpdateHit    = "queue.evpcache.update.hit"
-	EvpcacheUpdateMissed = "queue.evpcache.update.missed"
+	BounceMessage  = "bounce.message"  // gauge: reports to be made
+	BounceEnvelope = "bounce.envelope" // gauge: recipients that they are about
+	BounceSession  = "bounce.session"  // gauge: reports being made
 
-	BounceMessage  = "bounce.message"  // gauge
-	BounceEnvelope = "bounce.envelope" // gauge
-	BounceSession  = "bounce.session"  // gauge
-
-	MDAEnvelope = "mda.envelope" // gauge
-	MDAPending  = "mda.pending"  // gauge
-	MDARunning  = "mda.running"  // gauge
-	MDAUser     = "mda.user"     // gauge
+	MDAEnvelope = "mda.envelope" // gauge: deliveries to mailboxes under way
+	MDAPending  = "mda.pending"  // gauge: of these, those that wait for an agent
+	MDARunning  = "mda.running"  // gauge: those that an agent has
+	MDAUser     = "mda.user"     // gauge: users who get them
 
 	ControlSession = "control.session" // gauge
 )

@@ -231,15 +231,23 @@ func TestBadRequests(t *testing.T) {
 }
 
 func TestStats(t *testing.T) {
-	d := run(t, options{paused: []string{"mda"}})
+	d := run(t, options{agent: hold})
 	d.submit(plain, plain)
+	d.agents.next()
+	d.agents.next()
 	q := d.send(&msg.Stats{})
+	got := make(map[string]int64)
 	for _, c := range (<-q.reply).(*msg.StatsReply).Counters {
-		if c.Name == "scheduler.envelope" && c.Up-c.Down == 2 {
-			return
+		got[c.Name] = c.Up - c.Down
+	}
+	for name, want := range map[string]int64{
+		"scheduler.envelope": 2, "scheduler.envelope.inflight": 2, "mda.envelope": 2, "mda.running": 1, "mda.pending": 1, "mda.user": 1,
+		"bounce.message": 0, "bounce.envelope": 0, "bounce.session": 0,
+	} {
+		if n, ok := got[name]; n != want || !ok {
+			t.Errorf("%s is %d, want %d", name, n, want)
 		}
 	}
-	t.Error("scheduler.envelope does not tell of two envelopes")
 }
 
 // leave puts a message into the spool as OpenSMTPD does.

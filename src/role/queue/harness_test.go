@@ -365,6 +365,9 @@ func (a *fakeAgents) Deliver(d *mda.Delivery) {
 
 func (a *fakeAgents) SetLimits(l mda.Limits) { a.limits = l }
 
+// Load is that of agents who have half of what they hold.
+func (a *fakeAgents) Load() (all, running, users int) { return len(a.held), len(a.held) / 2, 1 }
+
 // Close waits for what is under way, and fails what is still held when ctx ends.
 func (a *fakeAgents) Close(ctx context.Context) {
 	over := make(chan struct{})

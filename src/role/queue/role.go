@@ -48,6 +48,7 @@ type Options struct {
 type agents interface {
 	Deliver(*mda.Delivery)
 	SetLimits(mda.Limits)
+	Load() (all, running, users int)
 	Close(context.Context)
 }
 
