@@ -23,7 +23,9 @@ func (w *worker) values(d *msg.Deliver) *format.Values {
 // cannot be done.
 func (w *worker) plan(d *delivery) Result {
 	v := w.values(d.d)
-	if d.d.Exec != "" && w.conf.NoExec || d.d.Exec == "" && w.conf.NoCommand && (w.conf.HasWrapper || conf.Method(w.conf.Method) == conf.MDA) {
+	method := conf.Method(w.conf.Method)
+	runs := w.conf.HasWrapper && method != conf.MBOX || method == conf.MDA
+	if d.d.Exec != "" && w.conf.NoExec || d.d.Exec == "" && w.conf.NoCommand && runs {
 		return NotAllowed(d.d.Name)
 	}
 	script, err := w.planMethod(d, v)
@@ -78,10 +80,7 @@ func (w *worker) planMethod(d *delivery, v *format.Values) (s format.Script, err
 		}
 		return s, nil
 	case conf.MBOX:
-		d.kind = kindMbox
-		if w.conf.HasWrapper {
-			return s, fmt.Errorf("%w: mbox takes no wrapper", errMethod)
-		}
+		d.kind = kindMbox // which no command does: there is nothing to wrap
 		return s, nil
 	case conf.MDA:
 		d.kind = kindCommand

@@ -31,7 +31,7 @@ const (
 	DeliveryTempFail = "scheduler.delivery.tempfail"
 	DeliveryPermFail = "scheduler.delivery.permfail"
 	DeliveryLoop     = "scheduler.delivery.loop"
-	QueueBounce = "queue.bounce"
+	QueueBounce      = "queue.bounce"
 
 	BounceMessage  = "bounce.message"  // gauge: reports to be made
 	BounceEnvelope = "bounce.envelope" // gauge: recipients that they are about

@@ -95,6 +95,9 @@ func (c *checker) local(a *conf.Action) {
 	if a.Wrapper != "" {
 		find(c, c.wrappers, "mda wrapper", a.Wrapper, a.Place("wrapper"),
 			func(w *conf.Wrapper) *conf.Node { return &w.Node })
+		if a.Method == conf.MBOX {
+			c.diags.Warnf(a.Place("wrapper"), "no command delivers to an mbox: the wrapper is for commands and files of aliases and .forward alone")
+		}
 	}
 	if a.Method == conf.LMTP && a.LMTPDest != "" {
 		if err := checkLMTP(a.LMTPDest); err != nil {

@@ -19,7 +19,7 @@ type instant struct{}
 
 func (instant) Deliver(d *mda.Delivery) { d.Done(delivered) }
 func (instant) SetLimits(mda.Limits)    {}
-func (instant) Load() (int, int, int)    { return 0, 0, 0 }
+func (instant) Load() (int, int, int)   { return 0, 0, 0 }
 func (instant) Close(context.Context)   {}
 
 // BenchmarkMail is one message of 4 KiB through the whole process, on the real
