@@ -187,6 +187,13 @@ func (x *Exchanger) servers(ctx context.Context, name string, end time.Duration)
 	}
 	found := 0
 	for i := range list {
+		// No name, against RFC 5321 section 5.1; but getaddrinfo(3) takes it,
+		// and so OpenSMTPD delivers there.
+		if a, ok := literal(list[i].Name); ok {
+			list[i].Addrs = []netip.Addr{a}
+			found++
+			continue
+		}
 		var more time.Duration
 		list[i].Addrs, more, err = x.both(ctx, list[i].Name, end)
 		ttl = min(ttl, more)

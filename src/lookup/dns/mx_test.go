@@ -27,6 +27,8 @@ const mxZone = `
 	text.example. 300 IN TXT "no mail here"
 	bad.example. 300 IN MX 10 a\ b.example.
 	bad.example. 300 IN MX 20 plain.example.
+	numeric.example. 300 IN MX 10 192.0.2.8.
+	numeric.example. 300 IN MX 20 plain.example.
 `
 
 // shown is what was found, in one line.
@@ -59,6 +61,7 @@ func TestFind(t *testing.T) {
 		{"local.example", false, ErrNullMX.Error()},
 		{"some.example", false, "10 plain.example [192.0.2.3];"},
 		{"bad.example", false, "20 plain.example [192.0.2.3];"},
+		{"numeric.example", false, "10 192.0.2.8 [192.0.2.8];20 plain.example [192.0.2.3];"},
 		{"inhosts.example", false, "0 inhosts.example [192.0.2.77];"},
 		{"nowhere.example", false, ErrNoDomain.Error()},
 		{"two words", false, ErrBadName.Error()},
