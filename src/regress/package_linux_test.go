@@ -119,6 +119,7 @@ func TestPackage(t *testing.T) {
 	m.run("", "useradd", "-m", "walter")
 	installed(t, m)
 	m.run("", "/usr/sbin/smtpd", "-n")
+	m.run("", "/bin/sh", "-c", `! command -v systemd-analyze >/dev/null || systemd-analyze --man=no verify opensmtpd.service`)
 	enabled("at first", true)
 	// Who has disabled the unit finds it so after an upgrade, and his configuration.
 	if err := os.Remove(m.root + link); err != nil {
