@@ -203,7 +203,12 @@ func (s *session) verify(ctx context.Context, user, password string) (bool, erro
 	case r := <-answer:
 		return r.ok, r.err
 	case <-s.gone:
-		return false, s.reason()
+		select {
+		case r := <-answer: // it came before the end
+			return r.ok, r.err
+		default:
+			return false, s.reason()
+		}
 	case <-late:
 		s.end(errLate) // a verdict for the next one must not be taken from this one
 		return false, errLate

@@ -248,3 +248,27 @@ func FuzzLines(f *testing.F) {
 		}
 	})
 }
+
+// lastWords is a connection on which the verdict is the last thing that comes.
+type lastWords struct{ s *session }
+
+func (l lastWords) Read([]byte) (int, error) { return 0, io.EOF }
+func (l lastWords) Close() error             { return nil }
+
+func (l lastWords) Write(p []byte) (int, error) {
+	err := l.s.line([]string{"OK", strings.Split(string(p), "\t")[1]})
+	l.s.end(errGone)
+	return len(p), err
+}
+
+// A verdict holds although the connection ends behind it.
+func TestVerdictThenEnd(t *testing.T) {
+	for range 64 { // each of two things that are ready may be seen first
+		s := &session{clock: clock.NewFake(time.Unix(0, 0)), ready: make(chan struct{}), gone: make(chan struct{}), asked: make(map[int]chan reply), plain: true}
+		s.stream = lastWords{s}
+		close(s.ready)
+		if ok, err := s.verify(t.Context(), "bob", "secret"); !ok || err != nil {
+			t.Fatalf("%v, %v", ok, err)
+		}
+	}
+}
