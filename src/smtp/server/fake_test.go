@@ -250,9 +250,5 @@ func (r *rig) dial(t testing.TB) net.Conn {
 	}
 	r.Serve(nc, r.ln, c)
 	t.Cleanup(func() { client.Close() })
-	// Only so that a test which waits in vain says where.
-	if err := client.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
-		t.Fatal(err)
-	}
 	return client
 }

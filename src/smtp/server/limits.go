@@ -32,6 +32,9 @@ const (
 	// have hung up on, so that it reads why instead of a reset connection.
 	lingerTime = 5 * time.Second
 	lingerSize = 256 << 20
+	// drainSize bounds what is read, without waiting for more, before a
+	// connection is closed after a last reply.
+	drainSize = 1 << 20
 	// After slowAfter errors every further one is answered errorPause later,
 	// after maxErrors the session ends. A message that is accepted forgives
 	// them. Recipients that do not exist count apart, for lists have many.

@@ -10,7 +10,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"go.uber.org/goleak"
 
@@ -189,6 +188,61 @@ func TestEarlyTalker(t *testing.T) {
 	}
 }
 
+// interloper is a Filter that does something in a phase.
+type interloper struct {
+	scripted
+	at Phase
+	do func(*Session)
+}
+
+func (f *interloper) Phase(ctx context.Context, s *Session, p Phase, param string) Verdict {
+	if p == f.at {
+		f.do(s)
+	}
+	return f.scripted.Phase(ctx, s, p, param)
+}
+
+// TestLastReply has a line come that the server does not read any more: behind
+// the last reply comes the end of the connection and not a reset, which might
+// overtake it.
+func TestLastReply(t *testing.T) {
+	for _, tc := range []struct {
+		say, want string
+		at        Phase
+		stop      bool
+	}{
+		{"QUIT\r\n", "221 2.0.0 Bye\r\n", PhaseQuit, false},
+		{"NOOP\r\n", "250 2.0.0 Ok\r\n" + shuttingDown.String() + "\r\n", PhaseNoop, true},
+	} {
+		r := newRig(t)
+		client := r.dial(t)
+		stopped := make(chan struct{})
+		r.ln.Filter = &interloper{at: tc.at, do: func(s *Session) {
+			if _, err := io.WriteString(client, "HELP\r\n"); err != nil {
+				t.Error(err)
+			}
+			arrived(t, s.in.nc)
+			go func() {
+				defer close(stopped)
+				if tc.stop {
+					r.Stop(context.Background())
+				}
+			}()
+			if tc.stop {
+				<-r.stop
+			}
+		}}
+		greeting(t, client)
+		if _, err := io.WriteString(client, tc.say); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := io.ReadAll(client); string(got) != tc.want || err != nil {
+			t.Errorf("%q: %q, %v", tc.say, got, err)
+		}
+		<-stopped
+	}
+}
+
 // arrived waits until nc is readable, without reading.
 func arrived(t *testing.T, nc net.Conn) {
 	t.Helper()
@@ -306,9 +360,6 @@ func throwAt(t *testing.T, r *rig, input []byte) {
 		b, _ := io.ReadAll(client) // it ends with an error when we close
 		replies <- b
 	}()
-	if err := client.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
-		t.Fatal(err)
-	}
 	go func() {
 		_, _ = client.Write(input)
 		client.Close()

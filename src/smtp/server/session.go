@@ -367,6 +367,9 @@ func (s *Session) leave() {
 }
 
 func (s *Session) close() {
+	if s.hungUp {
+		s.in.drain(drainSize) // who is not waited for reads the reply all the same
+	}
 	s.in.release()
 	_ = s.in.nc.Close() // nothing is owed to the client any more
 }

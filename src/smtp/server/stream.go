@@ -398,3 +398,20 @@ func (c *stream) halfClose() {
 		_ = h.CloseWrite() // the connection is closed in any case
 	}
 }
+
+// drain throws away what has come already, encrypted or not, up to n bytes.
+func (c *stream) drain(n int) {
+	if c.raw == nil {
+		return
+	}
+	c.borrow()
+	_ = c.raw.Control(func(fd uintptr) { // it fails when there is nothing to close either
+		for n > 0 {
+			got, err := syscall.Read(int(fd), c.in[:])
+			if got <= 0 && err != syscall.EINTR {
+				return
+			}
+			n -= got
+		}
+	})
+}
