@@ -91,7 +91,7 @@ func TestDifferential(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	ourDoors := [3]string{d.Port(), freePort(t), freePort(t)}
+	ourDoors := [3]string{d.Port(), daemon.FreePort(t), daemon.FreePort(t)}
 	d.Configure(fmt.Sprintf(theirConf, cert, key, ourDoors[0], ourDoors[1], ourDoors[2]))
 	d.Start()
 	theirDoors := debianOpenSMTPD(t, d, cert, key)
@@ -202,7 +202,7 @@ func greeted(t *testing.T, nc net.Conn) {
 func debianOpenSMTPD(t *testing.T, d *daemon.Daemon, cert, key string) [3]string {
 	t.Helper()
 	root := debian(t, d.Path("debian"), "opensmtpd")
-	doors := [3]string{freePort(t), freePort(t), freePort(t)}
+	doors := [3]string{daemon.FreePort(t), daemon.FreePort(t), daemon.FreePort(t)}
 	conf := d.Path("their.conf")
 	if err := os.WriteFile(conf, fmt.Appendf(nil, theirConf, cert, key, doors[0], doors[1], doors[2]), 0o644); err != nil {
 		t.Fatal(err)

@@ -155,7 +155,7 @@ func TestFilterProgramsBroken(t *testing.T) {
 		for _, option := range []string{"", " on-failure bypass"} {
 			t.Run(command+option, func(t *testing.T) {
 				t.Parallel()
-				port := freePort(t)
+				port := daemon.FreePort(t)
 				d := daemon.New(t, fmt.Sprintf("filter f proc-exec %q%s\nlisten on 127.0.0.1 port %s filter f\n", command, option, port)+daemon.Basic).Start()
 				d.AwaitLog(`warn: f: program ended: .*; started again in 1s`)
 				greeting := ""

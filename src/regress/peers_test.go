@@ -8,7 +8,6 @@ import (
 	"encoding/pem"
 	"fmt"
 	"math/big"
-	"net"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -148,18 +147,6 @@ func maildir(d *daemon.Daemon, n neighbour, box string) []string {
 	return list
 }
 
-// freePort returns a port that nobody uses.
-func freePort(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	_, port, _ := net.SplitHostPort(l.Addr().String())
-	return port
-}
-
 // certificate writes a certificate that nobody knows, and its key.
 func certificate(t *testing.T, d *daemon.Daemon) (cert, key string) {
 	t.Helper()
@@ -217,7 +204,7 @@ func (n *neighbour) greets(t *testing.T, d *daemon.Daemon) {
 func postfix(t *testing.T, d *daemon.Daemon) neighbour {
 	t.Helper()
 	root := debian(t, d.Path("postfix"), "postfix")
-	port := freePort(t)
+	port := daemon.FreePort(t)
 	n := neighbour{name: "Postfix", addr: "127.0.0.1:" + port, boxes: boxes(t, d)}
 	cert, key := certificate(t, d)
 	conf := d.Path("postfix-conf")
@@ -287,7 +274,7 @@ exec /usr/sbin/postfix start-fg`, conf)
 func exim(t *testing.T, d *daemon.Daemon) neighbour {
 	t.Helper()
 	root := debian(t, d.Path("exim"), "exim4-daemon-light", "exim4-base")
-	port := freePort(t)
+	port := daemon.FreePort(t)
 	n := neighbour{name: "Exim", addr: "127.0.0.1:" + port, boxes: boxes(t, d)}
 	cert, key := certificate(t, d)
 	conf := fmt.Sprintf(`primary_hostname = mx.peer.test

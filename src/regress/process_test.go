@@ -147,14 +147,8 @@ listen on 127.0.0.1 port 99999
 func TestReload(t *testing.T) {
 	t.Parallel()
 	d := daemon.New(t, daemon.Basic).Start()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	second := l.Addr().String()
-	_, port, _ := net.SplitHostPort(second)
-	l.Close()
-
+	port := daemon.FreePort(t)
+	second := "127.0.0.1:" + port
 	old := d.Dial()
 	// A broken file changes nothing and says so.
 	d.Configure(daemon.Basic + "match from any for any action \"missing\"\n")

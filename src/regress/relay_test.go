@@ -215,13 +215,7 @@ func TestRelayPermFail(t *testing.T) {
 // Nobody listens: the route rests, until the administrator says otherwise.
 func TestRelayDead(t *testing.T) {
 	t.Parallel()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	dead := l.Addr().String()
-	l.Close()
-	d := daemon.New(t, fmt.Sprintf(relaying, dead)).Start()
+	d := daemon.New(t, fmt.Sprintf(relaying, "127.0.0.1:"+daemon.FreePort(t))).Start()
 	submit(t, d, "joe@here.example", "a@far.example")
 	d.AwaitLog(`result="TempFail" stat="Network error on destination MXs \(Connection failed: connection refused\)"`)
 	out := d.Ctl("show", "routes")

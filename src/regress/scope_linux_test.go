@@ -91,7 +91,7 @@ func TestCVE_2023_29323_ScopedPeer(t *testing.T) {
 	clearSpool(t)
 	cable(t)
 	p := newPeer(t, map[string]string{"RCPT": "451 4.2.0 later"})
-	port := freePort(t)
+	port := daemon.FreePort(t)
 	d := daemon.NewRoot(t, fmt.Sprintf(`listen on 127.0.0.1 port $port
 listen on cable0 port %s
 action "local" maildir "/home/%%{user.username}/Maildir"

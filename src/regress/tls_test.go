@@ -29,14 +29,9 @@ type tlsDaemon struct {
 func newTLS(t *testing.T, global, options string, names ...string) *tlsDaemon {
 	t.Helper()
 	d := &tlsDaemon{Daemon: daemon.New(t, ""), ca: pkitest.New(t)}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	d.smtps = l.Addr().String()
-	l.Close()
+	port := daemon.FreePort(t)
+	d.smtps = "127.0.0.1:" + port
 	d.write("ca.pem", d.ca.PEM)
-	_, port, _ := net.SplitHostPort(d.smtps)
 	var conf strings.Builder
 	fmt.Fprintf(&conf, "ca test cert %q\n%s\n", d.Path("ca.pem"), global)
 	pkis := ""

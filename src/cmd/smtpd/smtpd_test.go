@@ -20,6 +20,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"opensmtpd/src/privsep/proc"
+	"opensmtpd/src/regress/daemon"
 )
 
 // The test binary is smtpd when the environment says so, and when smtpd has
@@ -99,12 +100,7 @@ func state(t *testing.T) (dir, addr string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr = l.Addr().String()
-	l.Close()
+	addr = "127.0.0.1:" + daemon.FreePort(t)
 	configure(t, dir, addr, "")
 	return dir, addr
 }

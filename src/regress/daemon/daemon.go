@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -70,7 +71,7 @@ func New(t testing.TB, conf string) *Daemon {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &Daemon{t: t, Bin: bin, Dir: dir, Addr: freeAddr(t)}
+	d := &Daemon{t: t, Bin: bin, Dir: dir, Addr: "127.0.0.1:" + FreePort(t)}
 	t.Cleanup(func() {
 		d.Stop()
 		if t.Failed() {
@@ -103,13 +104,29 @@ action "local" maildir $box
 match for local action "local"
 `
 
-func freeAddr(t testing.TB) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+// FreePort returns a port of 127.0.0.1 that nobody uses, nor will before the test
+// ends: it is none of those that the system gives to who wants just any, and that
+// of UDP is held meanwhile, which keeps other tests away.
+func FreePort(t testing.TB) string {
+	t.Helper()
+	const first, last = 20000, 32767
+	for range 1000 {
+		port := strconv.Itoa(first + rand.IntN(last+1-first))
+		hold, err := net.ListenPacket("udp", "127.0.0.1:"+port)
+		if err != nil {
+			continue
+		}
+		l, err := net.Listen("tcp", "127.0.0.1:"+port)
+		if err != nil {
+			hold.Close()
+			continue
+		}
+		l.Close()
+		t.Cleanup(func() { hold.Close() })
+		return port
 	}
-	defer l.Close()
-	return l.Addr().String()
+	t.Fatal("no port is free")
+	return ""
 }
 
 // Port is the port of Addr.
