@@ -25,6 +25,7 @@ const lastWords = time.Second
 // run is one life of a program.
 type run struct {
 	process *os.Process
+	since   time.Duration // when it was started, monotonic
 	stderr  *os.File      // our end
 	logged  chan struct{} // closed when stderr has been read to its end
 	exited  chan struct{} // closed when the process was reaped
@@ -51,7 +52,7 @@ func (ps *programs) launch(spec programSpec) (*run, *os.File, error) {
 		stderr.Close()
 		return nil, nil, err
 	}
-	r := &run{process: process, stderr: stderr, logged: make(chan struct{}), exited: make(chan struct{})}
+	r := &run{process: process, since: ps.clock.Mono(), stderr: stderr, logged: make(chan struct{}), exited: make(chan struct{})}
 	go func() {
 		defer close(r.logged)
 		logLines(stderr, spec.Name, (*mlog.Logger).ProgramSaid, ps.log)

@@ -168,12 +168,11 @@ func (g *program) end() { g.once.Do(func() { close(g.stop) }) }
 func (g *program) live(r *run) {
 	pause := firstPause
 	for {
-		since := g.own.clock.Mono()
 		how, over := g.attend(r)
 		if over || g.own.isStopping() {
 			return
 		}
-		if g.own.clock.Mono()-since >= wellFor {
+		if g.own.clock.Mono()-r.since >= wellFor {
 			pause = firstPause
 		}
 		g.own.log.ProgramDied(g.spec.Name, how, pause)

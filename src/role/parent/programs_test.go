@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -117,7 +118,7 @@ func readLine(t *testing.T, r io.Reader) string {
 func TestProgramStart(t *testing.T) {
 	t.Setenv("LD_PRELOAD", "/tmp/evil.so")
 	n := newNursery(t)
-	_, p := n.born(t, `echo oops >&2; read x; echo "got $x"; echo "$PATH"; echo "${LD_PRELOAD-clean}"; ps -o pgid= -p $$; echo $$; cat`)
+	_, p := n.born(t, `echo oops >&2; read x; echo "got $x"; echo "$PATH"; echo "${LD_PRELOAD-clean}"; echo $$; cat`)
 	p.WriteString("hello\n")
 	p.Flush()
 	if got := readLine(t, p); got != "got hello" {
@@ -129,8 +130,10 @@ func TestProgramStart(t *testing.T) {
 	if got := readLine(t, p); got != "clean" {
 		t.Errorf("LD_PRELOAD is %q", got)
 	}
-	if pgid, pid := strings.TrimSpace(readLine(t, p)), readLine(t, p); pgid != pid {
-		t.Errorf("process %s is of group %s", pid, pgid)
+	if pid, err := strconv.Atoi(readLine(t, p)); err != nil {
+		t.Error(err)
+	} else if pgid, err := syscall.Getpgid(pid); err != nil || pgid != pid {
+		t.Errorf("process %d is of group %d, %v", pid, pgid, err)
 	}
 	n.book.await("prog: oops")
 }
@@ -185,24 +188,17 @@ func TestProgramGivenUp(t *testing.T) {
 	n.book.await("program ended: signal: killed; started again in 1s")
 	var pid int
 	fmt.Sscan(child, &pid)
-	if !gone(pid) {
-		t.Error("its child lives")
+	for !gone(pid) { // it was killed, and will be once it runs
 	}
 	n.clock.BlockUntil(1)
 	n.clock.Advance(firstPause)
 	(<-n.given).Close()
 }
 
-// gone tells whether a process has ended; one that was killed is dead soon, and
-// a zombie while nobody reaps it.
+// gone tells whether a process has ended; it is a zombie while nobody reaps it.
 func gone(pid int) bool {
-	for range 1 << 16 {
-		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-		if err != nil || strings.Contains(string(stat), ") Z ") {
-			return syscall.Kill(pid, 0) != nil || err == nil
-		}
-	}
-	return false
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	return syscall.Kill(pid, 0) != nil || err == nil && strings.Contains(string(stat), ") Z ")
 }
 
 // A program that a reload drops ends without a word once its role closes the
