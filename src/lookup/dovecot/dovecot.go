@@ -233,7 +233,8 @@ func (s *session) ask(user, password string) (id int, answer chan reply, err err
 	defer s.writing.Unlock()
 	if _, err := io.WriteString(s.stream, line); err != nil {
 		s.forget(id)
-		return 0, nil, errGone
+		s.end(errGone) // so that the next question gets a connection of its own
+		return 0, nil, s.reason()
 	}
 	return id, answer, nil
 }
