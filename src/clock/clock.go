@@ -112,12 +112,18 @@ func (f *Fake) Jump(wall time.Time) {
 
 // BlockUntil returns when at least n waits are pending, so that a test can
 // advance without a race.
-func (f *Fake) BlockUntil(n int) {
+func (f *Fake) BlockUntil(n int) { f.block(func(have int) bool { return have >= n }) }
+
+// BlockWhile returns when no more than n waits are pending: one that is over is
+// cancelled a little later, and would be taken for the next.
+func (f *Fake) BlockWhile(n int) { f.block(func(have int) bool { return have <= n }) }
+
+func (f *Fake) block(until func(waits int) bool) {
 	for {
 		f.mu.Lock()
 		have, changed := len(f.waiters), f.changed
 		f.mu.Unlock()
-		if have >= n {
+		if until(have) {
 			return
 		}
 		<-changed

@@ -13,6 +13,7 @@ func TestFake(t *testing.T) {
 	gone, cancel := f.After(time.Second)
 	f.BlockUntil(3)
 	cancel()
+	f.BlockWhile(2)
 	f.Advance(2 * time.Second)
 	<-early
 	select {

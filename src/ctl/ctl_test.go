@@ -327,13 +327,15 @@ func TestFlatMemory(t *testing.T) {
 
 // TestIdle holds that a silent client, and one that does not read, are given up.
 func TestIdle(t *testing.T) {
-	errs := make(chan error, 2)
+	const short = 10 * time.Millisecond
+	errs, limits := make(chan error, 2), make(chan time.Duration, 1)
 	path := serve(t, func(c *net.UnixConn) {
-		s := NewServerConn(c, time.Now, 10*time.Millisecond)
+		s := NewServerConn(c, time.Now, <-limits)
 		if err := s.Hello("x"); err != nil {
 			errs <- err
 			return
 		}
+		s.limit = short
 		for {
 			if err := s.Rows(nil, make([]byte, 1<<20)); err != nil {
 				errs <- err
@@ -341,6 +343,7 @@ func TestIdle(t *testing.T) {
 			}
 		}
 	})
+	limits <- short
 	silent, err := net.Dial("unix", path)
 	if err != nil {
 		t.Fatal(err)
@@ -349,6 +352,7 @@ func TestIdle(t *testing.T) {
 	if err := <-errs; !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("silent: %v", err)
 	}
+	limits <- time.Hour // it is not deaf yet, however slow it is
 	deaf, err := net.Dial("unix", path)
 	if err != nil {
 		t.Fatal(err)

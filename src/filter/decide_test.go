@@ -137,10 +137,10 @@ func TestProgramAnswersLateCVE2020_35680(t *testing.T) {
 	r.filter(progFilter("f", "p", conf.TempFail))
 	slow := r.dial()
 	slow.reply()
+	r.clk.BlockWhile(1) // the handshake is over
 	fmt.Fprint(slow.nc, "EHLO x\r\n")
 	s.await("|ehlo|")
-	// The sweep of the server, its own wait and that of the filter.
-	r.clk.BlockUntil(2)
+	r.clk.BlockUntil(2) // the sweep of the server, and that of the filter
 	r.clk.Advance(requestTime)
 	if got := slow.reply(); !strings.HasPrefix(got, "421 4.3.0") {
 		t.Errorf("after its time the client is told %q", got)

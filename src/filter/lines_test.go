@@ -251,6 +251,7 @@ func TestProgramStandsStill(t *testing.T) {
 	r.filter(progFilter("f", "p", conf.TempFail))
 	c := r.dial()
 	c.play(session[:4]...)
+	r.clk.BlockWhile(1)
 	sent := make(chan struct{})
 	go func() {
 		defer close(sent)

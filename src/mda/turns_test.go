@@ -20,13 +20,14 @@ func lined(p *Pool, n int) {
 	}
 }
 
-// writers starts a pool with one turn, and users with an agent each, whose first
-// delivery is answered.
-func writers(t *testing.T, o *office, users ...string) (*Pool, []*puppet) {
-	o.uid = uidOf
+// writers starts a pool with one turn, whose end c alone brings, and users with an
+// agent each, whose first delivery is answered.
+func writers(t *testing.T, users ...string) (p *Pool, list []*puppet, c *clock.Fake) {
+	o := newOffice(t, msg.AgentConf{})
+	c = clock.NewFake(time.Unix(0, 0))
+	o.uid, o.clock = uidOf, c
 	agents := puppets(o)
-	p := o.pool(Options{Writers: 1, Idle: time.Hour})
-	var list []*puppet
+	p = o.pool(Options{Writers: 1, Idle: time.Hour})
 	for _, u := range users {
 		ch := many(p, u, 1)
 		a := <-agents
@@ -34,12 +35,12 @@ func writers(t *testing.T, o *office, users ...string) (*Pool, []*puppet) {
 		check(t, "first of "+u, <-ch, 0, "")
 		list = append(list, a)
 	}
-	return p, list
+	return p, list, c
 }
 
 // What comes while another writes gathers, and is given as one batch.
 func TestTurnGathers(t *testing.T) {
-	p, agents := writers(t, newOffice(t, msg.AgentConf{}), "user1", "user2")
+	p, agents, _ := writers(t, "user1", "user2")
 	one, two := agents[0], agents[1]
 	first := many(p, "user1", 1)
 	call := <-one.came // nobody else writes: at once
@@ -60,9 +61,7 @@ func TestTurnGathers(t *testing.T) {
 
 // Who has much to write makes way after a batch.
 func TestTurnIsABatch(t *testing.T) {
-	o := newOffice(t, msg.AgentConf{})
-	o.clock = clock.NewFake(time.Unix(0, 0)) // no turn takes too long
-	p, agents := writers(t, o, "user1", "user2")
+	p, agents, _ := writers(t, "user1", "user2")
 	one, two := agents[0], agents[1]
 	much := many(p, "user1", 1)
 	call := <-one.came
@@ -100,10 +99,7 @@ func TestTurnIsABatch(t *testing.T) {
 
 // A home that does not answer holds nobody up, the second time not at all.
 func TestTurnWithoutEnd(t *testing.T) {
-	o := newOffice(t, msg.AgentConf{})
-	c := clock.NewFake(time.Unix(0, 0))
-	o.clock = c
-	p, agents := writers(t, o, "user1", "user2")
+	p, agents, c := writers(t, "user1", "user2")
 	one, two := agents[0], agents[1]
 	hung := many(p, "user1", 1)
 	stuck := <-one.came
@@ -134,7 +130,7 @@ func TestTurnWithoutEnd(t *testing.T) {
 
 // The turn of an agent that dies goes to the next.
 func TestTurnOfTheDead(t *testing.T) {
-	p, agents := writers(t, newOffice(t, msg.AgentConf{}), "user1", "user2")
+	p, agents, _ := writers(t, "user1", "user2")
 	one, two := agents[0], agents[1]
 	lost := many(p, "user1", 1)
 	<-one.came
@@ -150,8 +146,7 @@ func TestTurnOfTheDead(t *testing.T) {
 
 // Commands do not wait for those who write, nor the other way round.
 func TestCommandNeedsNoTurn(t *testing.T) {
-	o := newOffice(t, msg.AgentConf{})
-	p, agents := writers(t, o, "user1")
+	p, agents, _ := writers(t, "user1")
 	writing := many(p, "user1", 1)
 	call := <-agents[0].came
 	e := newEnvelope("user1")

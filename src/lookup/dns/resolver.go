@@ -50,10 +50,11 @@ type Name struct {
 
 // Resolver asks the servers. It may be used by several goroutines.
 type Resolver struct {
-	clock clock.Clock
-	life  context.Context // of the questions that outlive who asked
-	stop  context.CancelFunc
-	wg    sync.WaitGroup
+	clock  clock.Clock
+	budget time.Duration
+	life   context.Context // of the questions that outlive who asked
+	stop   context.CancelFunc
+	wg     sync.WaitGroup
 
 	mu     sync.Mutex
 	conf   resolvConf
@@ -77,7 +78,7 @@ type flight struct {
 // New returns a Resolver that goes by the contents of the two files. It must be
 // closed.
 func New(c clock.Clock, resolvConf, hosts []byte) *Resolver {
-	r := &Resolver{clock: c, flight: make(map[netip.Addr]*flight)}
+	r := &Resolver{clock: c, budget: budget, flight: make(map[netip.Addr]*flight)}
 	r.life, r.stop = context.WithCancel(context.Background())
 	r.Configure(resolvConf, hosts)
 	return r
@@ -162,7 +163,7 @@ func (r *Resolver) remember(a netip.Addr, n Name, ttl time.Duration) {
 
 // reverse asks for the name, then for the addresses of the name.
 func (r *Resolver) reverse(ctx context.Context, a netip.Addr) (Name, time.Duration) {
-	end := r.clock.Mono() + budget
+	end := r.clock.Mono() + r.budget
 	arpa, err := dns.ReverseAddr(a.String())
 	if err != nil {
 		return Name{}, noTTL
@@ -198,7 +199,7 @@ func hostName(fqdn string) string {
 // Addrs returns the addresses of a host, by hosts(5) or else DNS: of IPv4 alone,
 // or of IPv6 alone. No address is ErrNone.
 func (r *Resolver) Addrs(ctx context.Context, host string, v4 bool) ([]netip.Addr, error) {
-	list, _, err := r.addrs(ctx, host, v4, r.clock.Mono()+budget)
+	list, _, err := r.addrs(ctx, host, v4, r.clock.Mono()+r.budget)
 	return list, err
 }
 

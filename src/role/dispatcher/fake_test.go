@@ -119,14 +119,35 @@ func (w *world) SendFile(context.Context, msg.Message, *os.File) error { return 
 
 // journal is a log that remembers.
 type journal struct {
-	mu  sync.Mutex
-	all []string
+	mu   sync.Mutex
+	all  []string
+	more chan struct{} // closed at the next line; nil: nobody waits for it
 }
 
 func (j *journal) Line(_ mlog.Priority, line string) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.all = append(j.all, line)
+	if j.more != nil {
+		close(j.more)
+		j.more = nil
+	}
+}
+
+// await returns once a line holds text.
+func (j *journal) await(text string) {
+	for {
+		j.mu.Lock()
+		if j.more == nil {
+			j.more = make(chan struct{})
+		}
+		found, more := strings.Contains(strings.Join(j.all, "\n"), text), j.more
+		j.mu.Unlock()
+		if found {
+			return
+		}
+		<-more
+	}
 }
 
 func (j *journal) String() string {
