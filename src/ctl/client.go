@@ -32,7 +32,7 @@ func Dial(ctx context.Context, path, build string) (*Client, error) {
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "unix", path)
 	switch {
-	case errors.Is(err, os.ErrNotExist), errors.Is(err, errRefused):
+	case errors.Is(err, os.ErrNotExist), errors.Is(err, errRefused), errors.Is(err, errLongPath):
 		return nil, ErrNotRunning
 	case err != nil:
 		return nil, err

@@ -206,8 +206,10 @@ func TestNotRunning(t *testing.T) {
 	}
 	defer os.RemoveAll(dir)
 	path := filepath.Join(dir, "s")
-	if _, err := Dial(t.Context(), path, ""); !errors.Is(err, ErrNotRunning) {
-		t.Errorf("no socket: %v", err)
+	for what, path := range map[string]string{"no socket": path, "no path of a socket": filepath.Join(dir, strings.Repeat("x", 200))} {
+		if _, err := Dial(t.Context(), path, ""); !errors.Is(err, ErrNotRunning) {
+			t.Errorf("%s: %v", what, err)
+		}
 	}
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	if err != nil {

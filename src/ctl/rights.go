@@ -13,6 +13,8 @@ const (
 	errRefused = unix.ECONNREFUSED
 	errPipe    = unix.EPIPE
 	errReset   = unix.ECONNRESET
+	// errLongPath is of a path that no socket can have.
+	errLongPath = unix.EINVAL
 )
 
 // sendFile writes b with a descriptor riding on it.
