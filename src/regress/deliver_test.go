@@ -150,11 +150,12 @@ cat > ` + d.Path("got.tmp") + ` && mv ` + d.Path("got.tmp") + ` ` + d.Path("got"
 	if err := os.WriteFile(d.Path("open"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	d.Start()
+	d.Start("-P", "mda")
 	if q := d.Ctl("show", "queue"); !strings.Contains(q, m[1]) {
 		t.Errorf("after a restart show queue lacks %s:\n%s", m[1], q)
 	}
 	d.Ctl("schedule", m[1])
+	d.Ctl("resume", "mda")
 	d.Await("the command's output", func() bool { _, err := os.Stat(d.Path("got")); return err == nil })
 	env, err := os.ReadFile(d.Path("env"))
 	if err != nil {

@@ -99,6 +99,8 @@ func TestSendmailCallers(t *testing.T) {
 				}
 			}
 		}
+		// Until then the agent may be at work in the directory.
+		d.Await("an empty queue", func() bool { return d.Ctl("show", "queue") == "" })
 		if err := os.RemoveAll(d.Path("Maildir", "new")); err != nil {
 			t.Fatal(err)
 		}

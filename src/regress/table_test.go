@@ -131,9 +131,7 @@ match for domain "list.test" action "members"
 		names, err := os.ReadDir(d.Path("Maildir", "new"))
 		return err == nil && len(names) == members
 	})
-	if n := strings.Count(d.Log(), "stat=Delivered"); n != members {
-		t.Errorf("%d log lines of deliveries", n)
-	}
+	d.Await("a log line for each", func() bool { return strings.Count(d.Log(), "stat=Delivered") == members })
 	refuses(t, d, "nobody@localhost", 550)
 }
 
