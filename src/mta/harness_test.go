@@ -66,7 +66,7 @@ func dispatcherConf(change func(*project.DispatcherConf)) *project.DispatcherCon
 		MTALimits: []project.MTALimits{{
 			MaxConnPerHost: 10, MaxConnPerRoute: 5, MaxConnPerSource: 100, MaxConnPerConnector: 20, MaxConnPerRelay: 100,
 			MaxConnPerDomain: 100, ConnDelayRoute: 5 * time.Second, ConnDelayRelay: 2 * time.Second, ReconnDelayRoute: 3 * time.Second,
-			SessionMailMax: 100, SessionKeepalive: 10 * time.Second, MaxFailuresPerSession: 25,
+			SessionMailMax: 100, SessionKeepalive: time.Hour, MaxFailuresPerSession: 25,
 			TaskHiwat: 50, TaskLowat: 30, TaskRelease: 10,
 		}},
 		Relays: []project.RelayAction{{Name: defaultRelay}},

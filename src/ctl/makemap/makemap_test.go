@@ -142,6 +142,9 @@ func TestOwner(t *testing.T) {
 	dir := t.TempDir()
 	src := filepath.Join(dir, "src")
 	write(t, src, "a 1\n")
+	if err := os.Chmod(src, 0o640); err != nil { // whatever the umask
+		t.Fatal(err)
+	}
 	uid, gid := os.Getuid(), os.Getgid()
 	if uid == 0 {
 		uid, gid = 54321, 54322

@@ -13,7 +13,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -115,7 +114,7 @@ func try(t task) map[string]string {
 	}
 	_, err := os.ReadFile("/etc/passwd")
 	note("open", err)
-	c, err := net.DialTimeout("tcp", t.Addr, 10*time.Second)
+	c, err := net.Dial("tcp", t.Addr)
 	note("connect", err)
 	if err == nil {
 		c.Close()
