@@ -78,10 +78,7 @@ func relayName(s string) (host, rest string, err error) {
 		if !found {
 			return "", "", errors.New("no closing bracket")
 		}
-		if len(lit) > 5 && strings.EqualFold(lit[:5], "IPv6:") {
-			lit = lit[5:]
-		}
-		a, err := netip.ParseAddr(lit)
+		a, err := netip.ParseAddr(withoutTag(lit))
 		if err != nil {
 			return "", "", fmt.Errorf("%q is not an address", lit)
 		}
@@ -98,40 +95,4 @@ func relayName(s string) (host, rest string, err error) {
 		return "", "", fmt.Errorf("%q is not a host", host)
 	}
 	return host, s[end:], nil
-}
-
-// ParseNet reads an address or a network in the forms of netaddr tables: IPv4
-// with all or the first octets, IPv6 plain or in brackets, maybe with "IPv6:",
-// the length of the prefix inside or behind the brackets.
-func ParseNet(s string) (netip.Prefix, error) {
-	text := s
-	if len(text) > 5 && strings.EqualFold(text[:5], "IPv6:") {
-		text = text[5:]
-	}
-	if strings.HasPrefix(text, "[") {
-		in, after, found := strings.Cut(text[1:], "]")
-		if !found || after != "" && after[0] != '/' {
-			return netip.Prefix{}, fmt.Errorf("%q is not an address or network", s)
-		}
-		if len(in) > 5 && strings.EqualFold(in[:5], "IPv6:") {
-			in = in[5:]
-		}
-		text = in + after
-	}
-	host, bits, masked := strings.Cut(text, "/")
-	for n := strings.Count(host, "."); masked && n < 3 && !strings.Contains(host, ":"); n++ {
-		host += ".0" // 10/8
-	}
-	a, err := netip.ParseAddr(host)
-	if err != nil {
-		return netip.Prefix{}, fmt.Errorf("%q is not an address or network", s)
-	}
-	if !masked {
-		return netip.PrefixFrom(a.WithZone(""), a.BitLen()), nil
-	}
-	n, err := strconv.ParseUint(bits, 10, 8)
-	if err != nil || int(n) > a.BitLen() {
-		return netip.Prefix{}, fmt.Errorf("%q is not a network: %q is not a number from 0 to %d", s, bits, a.BitLen())
-	}
-	return netip.PrefixFrom(a.WithZone(""), int(n)).Masked(), nil
 }

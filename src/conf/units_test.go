@@ -1,6 +1,7 @@
 package conf_test
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -77,14 +78,62 @@ func TestParseNet(t *testing.T) {
 		"192.0.2.1": "192.0.2.1/32", "192.0.2.1/24": "192.0.2.0/24", "10/8": "10.0.0.0/8", "172.16/12": "172.16.0.0/12",
 		"::1": "::1/128", "[::1]": "::1/128", "[2001:db8::/32]": "2001:db8::/32", "[2001:db8::]/32": "2001:db8::/32",
 		"IPv6:2001:db8::1": "2001:db8::1/128", "[IPv6:::1]": "::1/128", "::/0": "::/0", "0.0.0.0/0": "0.0.0.0/0",
+		"10": "10.0.0.0/8", "192.168": "192.168.0.0/24", "224.1": "224.1.0.0/16", "::ffff:10.0.0.0/104": "10.0.0.0/8",
+		"fe80::1%em0": "fe80::1/128", "[fe80::1%em0]/64": "fe80::/64",
 	} {
-		if got, err := conf.ParseNet(in); err != nil || got.String() != want {
-			t.Errorf("%s: got %v %v, want %s", in, got, err, want)
+		got, zone, err := conf.ParseNet(in)
+		if err != nil || got.String() != want || (zone == "em0") != strings.Contains(in, "%em0") {
+			t.Errorf("%s: got %v %q %v, want %s", in, got, zone, err, want)
 		}
 	}
-	for _, bad := range []string{"", "x", "10", "192.0.2.1/33", "192.0.2.1/", "192.0.2.1/x", "::/129", "[::1", "[::1]x", "1.2.3.4.5/8", "/8"} {
-		if p, err := conf.ParseNet(bad); err == nil {
+	for _, bad := range []string{"", "x", "256", "1.2.3.4/+8", "IPv6:[::1]", "192.0.2.1/33", "192.0.2.1/", "192.0.2.1/x", "::/129", "[::1", "[::1]x", "1.2.3.4.5/8", "/8"} {
+		if p, _, err := conf.ParseNet(bad); err == nil {
 			t.Errorf("%q gives %v", bad, p)
 		}
 	}
+}
+
+func FuzzParseNet(f *testing.F) {
+	for _, s := range []string{"1.2.3.4", "10/8", "[::1]/128", "[::/0]", "IPv6:::1", "[IPv6:::ffff:1.2.3.4/100]", "1..2/3", "/", "[]", "%", "1.2.3.4/", "fe80::1%em0"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		p, zone, err := conf.ParseNet(s)
+		if err != nil {
+			return
+		}
+		if p != p.Masked() || !p.IsValid() || zone != "" && p.Addr().Is4() {
+			t.Fatalf("%q gives %v", s, p)
+		}
+		if again, _, err := conf.ParseNet(p.String()); err != nil || again != p {
+			t.Fatalf("%q gives %v, read again %v, %v", s, p, again, err)
+		}
+	})
+}
+
+// TestCompileRegex holds that expressions are regcomp(3)'s, and not Go's: the
+// same in a configuration, which is checked, and in a file.
+func TestCompileRegex(t *testing.T) {
+	for pattern, keys := range map[string]string{
+		`^[\]x$`: `\x`, `\<word\>`: "a word", `^a{,2}b$`: "AAB", `(?i)^x`: "Xy", `^[]y]$`: "]",
+	} {
+		re, err := conf.CompileRegex(pattern)
+		if err != nil || !re.MatchString(keys) {
+			t.Errorf("%s: %v, %v", pattern, re, err)
+		}
+	}
+	if _, err := conf.CompileRegex("("); err == nil {
+		t.Error("( is taken")
+	}
+}
+
+func FuzzRegex(f *testing.F) {
+	for _, s := range []string{`a\`, `[\]`, `[[:alpha:]`, `[]`, `[^]]`, `\<a\>`, `a{,3}`, `(?i)x`, `(((`, `a**`} {
+		f.Add(s, "key")
+	}
+	f.Fuzz(func(t *testing.T, pattern, key string) {
+		if re, err := conf.CompileRegex(pattern); err == nil {
+			re.MatchString(key)
+		}
+	})
 }

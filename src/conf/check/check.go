@@ -15,14 +15,10 @@ import (
 // file decides by its first line. Tables that are not in it can hold anything.
 type Kinds map[string]conf.Kind
 
-// Values tells how the parts of tables are read, so that what loads here is what
-// lookups understand. A nil function stands for the plain form of Go.
+// Values reads values whose words are known above this package; what is nil is
+// not looked at.
 type Values struct {
-	Regex func(pattern string) error
-	Net   func(network string) error
-	User  func(name, value string) error // value is uid:gid:home
-	// Ciphers and Protocols read the lists of those names; Ciphers returns the
-	// words that select nothing here. Nil: they are not looked at.
+	// Ciphers returns the words that select nothing here.
 	Ciphers   func(list string) (missing []string, err error)
 	Protocols func(list string) error
 }
@@ -30,7 +26,7 @@ type Values struct {
 // Config adds all that is wrong with cfg to diags.
 func Config(cfg *conf.Config, kinds Kinds, values Values, diags *diag.List) {
 	c := &checker{
-		cfg: cfg, kinds: kinds, values: values.orPlain(), diags: diags,
+		cfg: cfg, kinds: kinds, values: values, diags: diags,
 		tables: make(map[string]*conf.Table), filters: make(map[string]*conf.Filter),
 		actions: make(map[string]*conf.Action), procs: make(map[string]*conf.Proc),
 		pkis: make(map[string]*conf.PKI), cas: make(map[string]*conf.CA),

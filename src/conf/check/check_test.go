@@ -1,7 +1,6 @@
 package check
 
 import (
-	"errors"
 	"strings"
 	"testing"
 
@@ -92,22 +91,6 @@ func TestKinds(t *testing.T) {
 }
 
 // TestValues holds that values are judged by who looks them up.
-func TestValues(t *testing.T) {
-	cfg := &conf.Config{
-		Tables:  []*conf.Table{{Node: at(1), Name: "<t>", Inline: true, Backend: "static", Entries: []conf.Entry{{Key: "10.0.0.1"}}}},
-		Listens: []*conf.Listen{{Node: at(1), On: "em0"}},
-		Actions: []*conf.Action{local("a", 2)},
-		Matches: []*conf.Match{{Node: at(3), FromKind: conf.FromSrc, From: conf.Cond{Table: "<t>"}, ForKind: conf.ForLocal, Action: "a"}},
-	}
-	if got := findings(cfg, nil, Values{}); len(got) != 0 {
-		t.Errorf("by the plain form: %q", got)
-	}
-	refused := Values{Net: func(string) error { return errors.New("not today") }}
-	if got := findings(cfg, nil, refused); len(got) != 1 || !strings.Contains(got[0], "not today") {
-		t.Errorf("%q", got)
-	}
-}
-
 // TestBad holds that what is reported already is not judged again.
 func TestBad(t *testing.T) {
 	a := local("a", 1)

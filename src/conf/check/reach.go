@@ -173,7 +173,7 @@ func (c *checker) here(ref conf.TableRef) bool {
 		return true
 	}
 	for _, e := range t.Entries {
-		p, err := conf.ParseNet(e.Key)
+		p, _, err := conf.ParseNet(e.Key)
 		if err != nil || p.Contains(netip.IPv6Loopback()) || p.Overlaps(netip.PrefixFrom(netip.AddrFrom4([4]byte{127}), 8)) {
 			return true
 		}

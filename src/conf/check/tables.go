@@ -2,7 +2,6 @@ package check
 
 import (
 	"fmt"
-	"regexp"
 	"strconv"
 	"strings"
 
@@ -110,7 +109,7 @@ func (c *checker) entryCheck(u conf.Use) func(conf.Entry) error {
 	switch {
 	case u.Regex:
 		return func(e conf.Entry) error {
-			if err := c.values.Regex(e.Key); err != nil {
+			if _, err := conf.CompileRegex(e.Key); err != nil {
 				return fmt.Errorf("regular expression %q: %s", e.Key, strings.TrimPrefix(err.Error(), "error parsing regexp: "))
 			}
 			return nil
@@ -120,18 +119,24 @@ func (c *checker) entryCheck(u conf.Use) func(conf.Entry) error {
 			if e.Key == "local" {
 				return nil
 			}
-			return c.values.Net(e.Key)
+			if _, _, err := conf.ParseNet(e.Key); err != nil {
+				return fmt.Errorf("%q is %w", e.Key, err)
+			}
+			return nil
 		}
 	case u.Service == conf.SourceService:
 		return func(e conf.Entry) error {
-			p, err := conf.ParseNet(e.Key)
-			if err == nil && !p.IsSingleIP() {
-				err = fmt.Errorf("%q is a network, an address is needed", e.Key)
+			p, _, err := conf.ParseNet(e.Key)
+			switch {
+			case err != nil:
+				return fmt.Errorf("%q is %w", e.Key, err)
+			case !p.IsSingleIP():
+				return fmt.Errorf("%q is a network, an address is needed", e.Key)
 			}
-			return err
+			return nil
 		}
 	case u.Service == conf.UserInfoService:
-		return func(e conf.Entry) error { return c.values.User(e.Key, e.Value) }
+		return func(e conf.Entry) error { return checkUserInfo(e.Key, e.Value) }
 	case u.Service == conf.CredentialsService && strings.HasPrefix(u.What, "action"):
 		return func(e conf.Entry) error {
 			if user, _, ok := strings.Cut(e.Value, ":"); !ok || user == "" {
@@ -141,20 +146,6 @@ func (c *checker) entryCheck(u conf.Use) func(conf.Entry) error {
 		}
 	}
 	return nil
-}
-
-// orPlain fills in what is missing.
-func (v Values) orPlain() Values {
-	if v.Regex == nil {
-		v.Regex = func(s string) error { _, err := regexp.Compile(s); return err }
-	}
-	if v.Net == nil {
-		v.Net = func(s string) error { _, err := conf.ParseNet(s); return err }
-	}
-	if v.User == nil {
-		v.User = checkUserInfo
-	}
-	return v
 }
 
 // checkUserInfo checks uid:gid:home.

@@ -334,8 +334,8 @@ func keepRows(t *testing.T, r kindRow, list []table.Entry) table.Table {
 
 // canonical is how Networks writes what its author may have written otherwise.
 func canonical(key string) string {
-	p, err := table.ParseNetAddr(key)
-	if err != nil {
+	p, zone, err := conf.ParseNet(key)
+	if err != nil || zone != "" {
 		return strings.ToLower(key)
 	}
 	switch {

@@ -1,14 +1,12 @@
 package table
 
 import (
-	"errors"
 	"net/netip"
 	"slices"
-	"strconv"
 	"strings"
-)
 
-var errNetAddr = errors.New("not an address or a network")
+	"opensmtpd/src/conf"
+)
 
 // netIndex finds the networks of a set that hold an address: one look per
 // length of prefix that occurs. IPv4 is kept apart because its networks fit into
@@ -42,7 +40,7 @@ func (s *set) newNetIndex() *netIndex {
 		if key == "local" {
 			continue
 		}
-		p, zone, err := parseZoned(key)
+		p, zone, err := conf.ParseNet(key)
 		switch {
 		case err != nil:
 			x.bad = append(x.bad, Problem{int(s.ents[i].line), key, err})
@@ -84,7 +82,7 @@ func (s *set) visitAddr(key string, yield func(int) bool) {
 	if exact >= 0 && !yield(exact) {
 		return
 	}
-	a, err := netip.ParseAddr(unbracket(key))
+	a, err := netip.ParseAddr(conf.Unbracket(key))
 	if err != nil {
 		return
 	}
@@ -111,95 +109,4 @@ func (s *set) visitAddr(key string, yield func(int) bool) {
 			return
 		}
 	}
-}
-
-// ParseNetAddr reads an address or a network as tables hold them: IPv6 in
-// brackets or bare, the length within the brackets or behind, the tag "IPv6:"
-// allowed; IPv4 with octets left out, as 10/8 and 192.168/16. Bits outside the
-// network are cleared; a lone address is a network of full length.
-func ParseNetAddr(s string) (netip.Prefix, error) {
-	p, zone, err := parseZoned(s)
-	if err == nil && zone != "" {
-		return netip.Prefix{}, errNetAddr
-	}
-	return p, err
-}
-
-// parseZoned is ParseNetAddr for what may have a zone.
-func parseZoned(s string) (netip.Prefix, string, error) {
-	text, length, hasLength := strings.Cut(s, "/")
-	if strings.HasPrefix(s, "[") && strings.HasSuffix(s, "]") {
-		text, length, hasLength = strings.Cut(s[1:len(s)-1], "/")
-	} else {
-		text = unbracket(text)
-	}
-	if len(text) > 5 && strings.EqualFold(text[:5], "IPv6:") {
-		text = text[5:]
-	}
-	a, bits, err := parseAddr(text)
-	if err != nil {
-		return netip.Prefix{}, "", errNetAddr
-	}
-	if hasLength {
-		if bits, err = strconv.Atoi(length); err != nil || length[0] < '0' || length[0] > '9' {
-			return netip.Prefix{}, "", errNetAddr
-		}
-	}
-	zone := a.Zone()
-	a = a.WithZone("")
-	if a.Is4In6() && bits >= 96 {
-		a, bits = a.Unmap(), bits-96
-	}
-	p, err := a.Prefix(bits)
-	if err != nil {
-		return netip.Prefix{}, "", errNetAddr
-	}
-	return p, zone, nil
-}
-
-// parseAddr returns an address and the length that it has by itself.
-func parseAddr(s string) (netip.Addr, int, error) {
-	a, err := netip.ParseAddr(s)
-	if err == nil {
-		return a, a.BitLen(), nil
-	}
-	var b [4]byte
-	octets := strings.Split(s, ".")
-	if len(octets) > 3 {
-		return netip.Addr{}, 0, err
-	}
-	for i, o := range octets {
-		v, bad := strconv.ParseUint(o, 10, 8)
-		if bad != nil || o[0] == '+' {
-			return netip.Addr{}, 0, err
-		}
-		b[i] = byte(v)
-	}
-	return netip.AddrFrom4(b), max(classBits(b[0]), 8*len(octets)), nil
-}
-
-// classBits is the length that inet_net_pton(3) gives a short address: that of
-// its class.
-func classBits(first byte) int {
-	switch {
-	case first >= 240:
-		return 32
-	case first >= 224:
-		return 8
-	case first >= 192:
-		return 24
-	case first >= 128:
-		return 16
-	}
-	return 8
-}
-
-func unbracket(s string) string {
-	if len(s) > 2 && s[0] == '[' && s[len(s)-1] == ']' {
-		s = s[1 : len(s)-1]
-		if len(s) > 5 && strings.EqualFold(s[:5], "IPv6:") {
-			s = s[5:]
-		}
-	}
-	return s
 }

@@ -242,7 +242,7 @@ func TestUpdateKeepsOldContent(t *testing.T) {
 func TestCheck(t *testing.T) {
 	nets := fileTable(t, "# @list\n1.2.3.4\nnonsense\nlocal\n[fe80::1%lo]\n1.2.3.4/40\n")
 	bad := nets.Check(NetAddr)
-	if len(bad) != 2 || bad[0].Error() != `3: "nonsense": not an address or a network` || bad[1].Line != 6 {
+	if len(bad) != 2 || bad[0].Error() != `3: "nonsense": not an address or network` || bad[1].Line != 6 {
 		t.Errorf("Check(NetAddr) = %v", bad)
 	}
 	if bad := list("ok", "(").Check(Regex); len(bad) != 1 || bad[0].Line != 0 || !strings.HasPrefix(bad[0].Error(), `"(": error parsing regexp`) {

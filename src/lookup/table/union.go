@@ -1,6 +1,10 @@
 package table
 
-import "strconv"
+import (
+	"strconv"
+
+	"opensmtpd/src/conf"
+)
 
 // Union asks many tables of the configuration at once: one search tells which of
 // them match a key, whatever their number. It is for rules, of which there may
@@ -29,7 +33,7 @@ func NewUnion(service Service, tables []*Static) *Union {
 // normal makes one spelling of keys that are spelt in several ways.
 func normal(service Service, key string) string {
 	if service == NetAddr {
-		p, zone, err := parseZoned(key)
+		p, zone, err := conf.ParseNet(key)
 		switch {
 		case err != nil:
 		case zone != "":
