@@ -44,6 +44,9 @@ func (n *Node) Place(word string) Pos {
 	return n.Pos
 }
 
+// Statement returns n, for code that takes statements of any kind.
+func (n *Node) Statement() *Node { return n }
+
 // IsZero tells whether p is no place.
 func (p Pos) IsZero() bool { return p == Pos{} }
 

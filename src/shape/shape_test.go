@@ -23,7 +23,7 @@ var layers = []struct {
 }{
 	{false, []string{"mail", "mailerr", "clock", "version", "paths", "safefile", "crypt"}},
 	{false, []string{"mail/addr", "mlog"}},
-	{true, []string{"mail/rfc5322", "mail/srs", "queue/envelope"}},
+	{true, []string{"mail/rfc5322", "mail/srs", "mda/format", "queue/envelope"}},
 	{false, []string{"privsep/msg"}},
 	{false, []string{"privsep/imsg", "privsep/priv", "stat"}},
 	{false, []string{"privsep/proc"}},

@@ -35,6 +35,11 @@ func Config(cfg *conf.Config, kinds Kinds, values Values, diags *diag.List) {
 	c.declared()
 	c.pki()
 	c.filterChains()
+	for _, w := range cfg.Server.Wrappers {
+		if !w.Bad {
+			c.format(w.Command, true, w.Place("command"))
+		}
+	}
 	for _, l := range cfg.Listens {
 		if !l.Bad {
 			c.listen(l)
@@ -74,10 +79,13 @@ func (c *checker) hinted(pos conf.Pos, hint, format string, args ...any) {
 	c.diags.Add(diag.Diag{Severity: diag.Error, Pos: pos, Message: fmt.Sprintf(format, args...), Hint: hint})
 }
 
+// statement is one of any kind, as *conf.Table.
+type statement interface{ Statement() *conf.Node }
+
 // declare puts a named thing into its map, or reports that the name is taken.
-func declare[T any](c *checker, m map[string]T, what, name string, n *conf.Node, v T, old func(T) *conf.Node) {
+func declare[T statement](c *checker, m map[string]T, what, name string, v T) {
 	if first, taken := m[name]; taken {
-		c.hinted(n.Place("name"), fmt.Sprintf("the first is in line %d", old(first).Pos.Line),
+		c.hinted(v.Statement().Place("name"), fmt.Sprintf("the first is in line %d", first.Statement().Pos.Line),
 			"%s %q is declared twice", what, name)
 		return
 	}
@@ -86,31 +94,31 @@ func declare[T any](c *checker, m map[string]T, what, name string, n *conf.Node,
 
 func (c *checker) declared() {
 	for _, t := range c.cfg.Tables {
-		declare(c, c.tables, "table", t.Name, &t.Node, t, func(t *conf.Table) *conf.Node { return &t.Node })
+		declare(c, c.tables, "table", t.Name, t)
 	}
 	for _, p := range c.cfg.Procs {
-		declare(c, c.procs, "proc", p.Name, &p.Node, p, func(p *conf.Proc) *conf.Node { return &p.Node })
+		declare(c, c.procs, "proc", p.Name, p)
 	}
 	for _, f := range c.cfg.Filters {
-		declare(c, c.filters, "filter", f.Name, &f.Node, f, func(f *conf.Filter) *conf.Node { return &f.Node })
+		declare(c, c.filters, "filter", f.Name, f)
 	}
 	for _, a := range c.cfg.Actions {
-		declare(c, c.actions, "action", a.Name, &a.Node, a, func(a *conf.Action) *conf.Node { return &a.Node })
+		declare(c, c.actions, "action", a.Name, a)
 	}
 	for _, p := range c.cfg.PKIs {
-		declare(c, c.pkis, "pki", p.Name, &p.Node, p, func(p *conf.PKI) *conf.Node { return &p.Node })
+		declare(c, c.pkis, "pki", p.Name, p)
 	}
 	for _, a := range c.cfg.CAs {
-		declare(c, c.cas, "ca", a.Name, &a.Node, a, func(a *conf.CA) *conf.Node { return &a.Node })
+		declare(c, c.cas, "ca", a.Name, a)
 	}
 	for _, w := range c.cfg.Server.Wrappers {
-		declare(c, c.wrappers, "mda wrapper", w.Name, &w.Node, w, func(w *conf.Wrapper) *conf.Node { return &w.Node })
+		declare(c, c.wrappers, "mda wrapper", w.Name, w)
 	}
 }
 
 // find returns the thing of that name; when there is none, or only further down
 // in the same file, it reports that and returns false.
-func find[T any](c *checker, m map[string]T, what, name string, pos conf.Pos, node func(T) *conf.Node) (T, bool) {
+func find[T statement](c *checker, m map[string]T, what, name string, pos conf.Pos) (T, bool) {
 	v, ok := m[name]
 	if !ok {
 		names := make([]string, 0, len(m))
@@ -126,7 +134,7 @@ func find[T any](c *checker, m map[string]T, what, name string, pos conf.Pos, no
 		c.hinted(pos, hint, "no %s with that name: %s", what, name)
 		return v, false
 	}
-	if at := node(v).Pos; !c.cfg.AnyOrder && at.File == pos.File && at.Line > pos.Line && !strings.HasPrefix(name, "<") {
+	if at := v.Statement().Pos; !c.cfg.AnyOrder && at.File == pos.File && at.Line > pos.Line && !strings.HasPrefix(name, "<") {
 		c.hinted(pos, fmt.Sprintf("move it up: it is in line %d", at.Line), "%s %q is declared after its use", what, name)
 		return v, false
 	}
@@ -134,19 +142,19 @@ func find[T any](c *checker, m map[string]T, what, name string, pos conf.Pos, no
 }
 
 func (c *checker) findTable(name string, pos conf.Pos) (*conf.Table, bool) {
-	return find(c, c.tables, "table", name, pos, func(t *conf.Table) *conf.Node { return &t.Node })
+	return find(c, c.tables, "table", name, pos)
 }
 
 func (c *checker) findFilter(name string, pos conf.Pos) (*conf.Filter, bool) {
-	return find(c, c.filters, "filter", name, pos, func(f *conf.Filter) *conf.Node { return &f.Node })
+	return find(c, c.filters, "filter", name, pos)
 }
 
 func (c *checker) findPKI(name string, pos conf.Pos) {
-	find(c, c.pkis, "pki", name, pos, func(p *conf.PKI) *conf.Node { return &p.Node })
+	find(c, c.pkis, "pki", name, pos)
 }
 
 func (c *checker) findCA(name string, pos conf.Pos) {
-	find(c, c.cas, "ca", name, pos, func(a *conf.CA) *conf.Node { return &a.Node })
+	find(c, c.cas, "ca", name, pos)
 }
 
 // pki checks what certificates must have.
@@ -187,7 +195,7 @@ func (c *checker) filterChains() {
 		case conf.FilterChain:
 			c.chain(f)
 		case conf.FilterProc:
-			find(c, c.procs, "proc", f.Proc.Name, f.Place("proc"), func(p *conf.Proc) *conf.Node { return &p.Node })
+			find(c, c.procs, "proc", f.Proc.Name, f.Place("proc"))
 		case conf.FilterBuiltin:
 			c.reply(f)
 		case conf.FilterProcExec:

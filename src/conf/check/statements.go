@@ -2,9 +2,9 @@ package check
 
 import (
 	"fmt"
-	"strings"
 
 	"opensmtpd/src/conf"
+	"opensmtpd/src/mda/format"
 )
 
 // listen checks what one listener's options say together.
@@ -93,8 +93,7 @@ func (c *checker) local(a *conf.Action) {
 		c.diags.Errorf(later(a.Place("alias"), a.Place("virtual")), "alias and virtual are mutually exclusive")
 	}
 	if a.Wrapper != "" {
-		find(c, c.wrappers, "mda wrapper", a.Wrapper, a.Place("wrapper"),
-			func(w *conf.Wrapper) *conf.Node { return &w.Node })
+		find(c, c.wrappers, "mda wrapper", a.Wrapper, a.Place("wrapper"))
 		if a.Method == conf.MBOX {
 			c.diags.Warnf(a.Place("wrapper"), "no command delivers to an mbox: the wrapper is for commands and files of aliases and .forward alone")
 		}
@@ -104,36 +103,15 @@ func (c *checker) local(a *conf.Action) {
 			c.hinted(a.Place("destination"), "host:port, or the path of a socket", "lmtp destination %q: %v", a.LMTPDest, err)
 		}
 	}
-	c.formats(a.Path, a.Place("path"))
-	c.formats(a.Command, a.Place("command"))
+	c.format(a.Path, false, a.Place("path"))
+	c.format(a.Command, false, a.Place("command"))
 }
 
-// formats checks that format specifiers are closed.
-func (c *checker) formats(s string, pos conf.Pos) {
-	for {
-		_, rest, found := strings.Cut(s, "%{")
-		if !found {
-			return
-		}
-		name, after, closed := strings.Cut(rest, "}")
-		if !closed {
-			c.diags.Errorf(pos, "%q has no closing brace", "%{"+rest)
-			return
-		}
-		word := strings.FieldsFunc(name, func(r rune) bool { return r == '[' || r == ':' })
-		if len(word) == 0 || !formatNames[strings.ToLower(word[0])] {
-			c.diags.Errorf(pos, "%q is no format specifier", "%{"+name+"}")
-		}
-		s = after
+// format checks the format specifiers of a path or a command.
+func (c *checker) format(template string, wrapper bool, pos conf.Pos) {
+	if err := format.Check(template, wrapper); err != nil {
+		c.diags.Errorf(pos, "%v", err)
 	}
-}
-
-// formatNames is never written.
-var formatNames = map[string]bool{
-	"sender": true, "sender.user": true, "sender.domain": true,
-	"rcpt": true, "rcpt.user": true, "rcpt.domain": true,
-	"dest": true, "dest.user": true, "dest.domain": true,
-	"user.username": true, "user.directory": true, "mbox.from": true, "mda": true,
 }
 
 func (c *checker) relay(a *conf.Action) {
@@ -182,7 +160,7 @@ func (c *checker) relayURL(a *conf.Action, url string, pos conf.Pos, only bool) 
 // match checks that what a rule names exists.
 func (c *checker) match(m *conf.Match) {
 	if !m.Reject {
-		find(c, c.actions, "action", m.Action, m.Place("action"), func(a *conf.Action) *conf.Node { return &a.Node })
+		find(c, c.actions, "action", m.Action, m.Place("action"))
 	}
 }
 
