@@ -6,6 +6,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"opensmtpd/src/smtp"
 )
 
 // Bounds on what strangers chose, in bytes, so that no line passes the 998 of
@@ -120,37 +122,10 @@ func atom(s string) bool {
 	return s != ""
 }
 
-// unxtext decodes xtext (RFC 3461 section 4): "+" and two hexadecimal digits
-// are a byte. What is no xtext stays as it is.
+// unxtext decodes xtext; what is none stays as it is.
 func unxtext(s string) string {
-	if !strings.Contains(s, "+") {
-		return s
+	if plain, ok := smtp.DecodeXtext(s); ok {
+		return plain
 	}
-	b := make([]byte, 0, len(s))
-	for i := 0; i < len(s); i++ {
-		if s[i] != '+' {
-			b = append(b, s[i])
-			continue
-		}
-		if i+2 >= len(s) {
-			return s
-		}
-		hi, lo := hex(s[i+1]), hex(s[i+2])
-		if hi < 0 || lo < 0 {
-			return s
-		}
-		b = append(b, byte(hi<<4|lo))
-		i += 2
-	}
-	return string(b)
-}
-
-func hex(c byte) int {
-	switch {
-	case '0' <= c && c <= '9':
-		return int(c - '0')
-	case 'A' <= c && c <= 'F':
-		return int(c-'A') + 10
-	}
-	return -1
+	return s
 }

@@ -25,11 +25,6 @@ const (
 	RelayMapService    // domain → relay url
 )
 
-func (s Service) String() string {
-	return [...]string{"alias", "virtual", "userbase", "domain", "address", "mail address", "string",
-		"credentials", "source", "address-to-name", "senders", "relay host", "relay by domain"}[s]
-}
-
 // Use is one mention of a table.
 type Use struct {
 	Ref     *TableRef

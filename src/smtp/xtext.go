@@ -53,20 +53,6 @@ func DecodeXtext(s string) (string, bool) {
 	return string(b), true
 }
 
-// EncodeXtext returns s as xtext.
-func EncodeXtext(s string) string {
-	const digits = "0123456789ABCDEF"
-	var b strings.Builder
-	for i := 0; i < len(s); i++ {
-		if c := s[i]; c < '!' || c > '~' || c == '+' || c == '=' {
-			b.Write([]byte{'+', digits[c>>4], digits[c&15]})
-		} else {
-			b.WriteByte(c)
-		}
-	}
-	return b.String()
-}
-
 func hexDigit(c byte) bool { return '0' <= c && c <= '9' || 'A' <= c && c <= 'F' }
 
 func unhex(c byte) byte {

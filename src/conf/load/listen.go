@@ -28,13 +28,6 @@ type Listener struct {
 // SocketIdentity is the identity of the local socket.
 const SocketIdentity = "socket"
 
-// Listeners resolves every `listen on` of cfg and adds what is wrong with them
-// to diags.
-func Listeners(ctx context.Context, m Machine, cfg *conf.Config, diags *diag.List) []Listener {
-	r := &resolver{ctx: ctx, m: m, diags: diags}
-	return r.listeners(cfg)
-}
-
 // resolver asks the machine at most once for its interfaces.
 type resolver struct {
 	ctx    context.Context

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -32,9 +33,14 @@ func dump(t *testing.T, path string) string {
 		t.Fatal(err)
 	}
 	defer r.Close()
+	return contents(t, r)
+}
+
+func contents(t *testing.T, r *Reader) string {
+	t.Helper()
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s:", r.Kind())
-	err = r.Each(func(k, v []byte) error {
+	err := r.Each(func(k, v []byte) error {
 		fmt.Fprintf(&b, " %s=%s", k, v)
 		return nil
 	})
@@ -62,19 +68,12 @@ func TestWriteAndRead(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	v, found, err := r.Lookup([]byte("ROOT"))
-	if string(v) != "joe" || !found || err != nil {
-		t.Errorf("ROOT: %q, %v, %v", v, found, err)
-	}
-	if _, found, err := r.Lookup([]byte("nobody")); found || err != nil {
-		t.Errorf("nobody: %v, %v", found, err)
-	}
 	// A reader keeps the content it opened while a new file takes the name.
 	if err := Write(path, Set, entriesOf("x"), keep()); err != nil {
 		t.Fatal(err)
 	}
-	if _, found, err := r.Lookup([]byte("bin")); !found || err != nil {
-		t.Errorf("the old content went away under a reader: %v", err)
+	if got, want := contents(t, r), "aliases: abc=/dev/null bin=root root=joe"; got != want {
+		t.Errorf("under a reader the content became %q", got)
 	}
 	if got, want := dump(t, path), "set: x="; got != want {
 		t.Errorf("got %q, want %q", got, want)
@@ -92,37 +91,6 @@ func onlyFile(t *testing.T, dir, name string) {
 		if f.Name() != name {
 			t.Errorf("litter: %s", f.Name())
 		}
-	}
-}
-
-func TestAfter(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "a.db")
-	if err := Write(path, Plain, entriesOf("a 1", "b 2", "c 3"), keep()); err != nil {
-		t.Fatal(err)
-	}
-	r, err := Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close()
-	var got []string
-	var key []byte
-	for {
-		k, v, found, err := r.After(key)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if !found {
-			break
-		}
-		got = append(got, string(k)+string(v))
-		key = k
-	}
-	if fmt.Sprint(got) != "[a1 b2 c3]" {
-		t.Errorf("got %v", got)
-	}
-	if k, _, _, _ := r.After([]byte("bb")); string(k) != "c" {
-		t.Errorf("after bb comes %q", k)
 	}
 }
 
@@ -261,7 +229,7 @@ func TestCutWhileOpen(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 {
-		if _, _, err := r.Lookup([]byte("key10000")); !errors.Is(err, ErrDamaged) {
+		if err := r.Each(func(_, _ []byte) error { return nil }); !errors.Is(err, ErrDamaged) {
 			t.Errorf("got %v", err)
 		}
 	}
@@ -286,38 +254,9 @@ func TestAgainstModel(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer r.Close()
-		for k, want := range model {
-			got, found, err := r.Lookup([]byte(k))
-			if err != nil || !found || string(got) != want {
-				t.Fatalf("%q: %q, %v, %v, want %q", k, got, found, err, want)
-			}
-		}
-		n := 0
-		if err := r.Each(func(_, _ []byte) error { n++; return nil }); err != nil || n != len(model) {
-			t.Fatalf("%d entries, %v, want %d", n, err, len(model))
+		got := make(map[string]string)
+		if err := r.Each(func(k, v []byte) error { got[string(k)] = string(v); return nil }); err != nil || !maps.Equal(got, model) {
+			t.Fatalf("%q, %v, want %q", got, err, model)
 		}
 	})
-}
-
-func BenchmarkLookup(b *testing.B) {
-	path := filepath.Join(b.TempDir(), "a.db")
-	var list []Entry
-	for i := range 1_000_000 {
-		list = append(list, Entry{fmt.Appendf(nil, "user%07d@example.org", i*7919%1_000_000), []byte("joe"), i})
-	}
-	if err := Write(path, Plain, list, keep()); err != nil {
-		b.Fatal(err)
-	}
-	r, err := Open(path)
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer r.Close()
-	i := 0
-	for b.Loop() {
-		i = (i + 104729) % 1_000_000
-		if _, found, err := r.Lookup(fmt.Appendf(nil, "user%07d@example.org", i)); !found || err != nil {
-			b.Fatal(err)
-		}
-	}
 }

@@ -1,7 +1,6 @@
 package mapdb
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -105,35 +104,6 @@ func (r *Reader) open(f *os.File) (err error) {
 
 // Kind tells how the map was made.
 func (r *Reader) Kind() Kind { return r.kind }
-
-// Lookup returns the value of key, ASCII case apart. A damaged file is an error,
-// never a panic.
-func (r *Reader) Lookup(key []byte) (value []byte, found bool, err error) {
-	err = r.view(func(b *bolt.Bucket) error {
-		if v := b.Get(fold(key)); v != nil {
-			value, found = bytes.Clone(v), true
-		}
-		return nil
-	})
-	return value, found, err
-}
-
-// After returns the entry that follows key in the order of bytes, the first one
-// for nil; found is false at the end.
-func (r *Reader) After(key []byte) (next, value []byte, found bool, err error) {
-	err = r.view(func(b *bolt.Bucket) error {
-		c := b.Cursor()
-		k, v := c.Seek(key)
-		if key != nil && bytes.Equal(k, key) {
-			k, v = c.Next()
-		}
-		if k != nil {
-			next, value, found = bytes.Clone(k), bytes.Clone(v), true
-		}
-		return nil
-	})
-	return next, value, found, err
-}
 
 // Each calls fn for every entry in the order of bytes, until it returns an
 // error, which Each returns. The slices are valid until fn returns.
