@@ -134,8 +134,8 @@ func TestServeEnds(t *testing.T) {
 	}
 }
 
-func TestNetworks(t *testing.T) {
-	v4, v6 := Networks("192.0.2.129"), Networks("[2001:db8::1]")
+func TestKeys(t *testing.T) {
+	v4, v6 := Keys(NetAddr, "192.0.2.129"), Keys(AddrName, "[2001:db8::1]")
 	for _, want := range []string{"192.0.2.129", "192.0.2.128/25", "192.0.0.0/16", "0.0.0.0/0"} {
 		if !slices.Contains(v4, want) {
 			t.Errorf("%s is not in %q", want, v4)
@@ -149,8 +149,10 @@ func TestNetworks(t *testing.T) {
 	if len(v4) != 34 || len(v6) != 130 || v4[0] != "192.0.2.129" || v6[0] != "[2001:db8::1]" {
 		t.Errorf("%d and %d keys", len(v4), len(v6))
 	}
-	if got := Networks("local"); !slices.Equal(got, []string{"local"}) {
-		t.Errorf("%q", got)
+	for service, key := range map[Service]string{NetAddr: "local", Domain: "192.0.2.129"} {
+		if got := Keys(service, key); !slices.Equal(got, []string{key}) {
+			t.Errorf("%q", got)
+		}
 	}
 }
 

@@ -115,7 +115,7 @@ func (t *Table) Check(_ context.Context, s tableprog.Service, key string) (bool,
 		return t.auth(key)
 	}
 	d := t.now()
-	for _, k := range keys(s, key) {
+	for _, k := range tableprog.Keys(s, key) {
 		list, err := d.search(t.name, s, k, "1.1") // no attributes, RFC 4511 section 4.5.1.8
 		if err != nil || len(list) > 0 {
 			return err == nil, err
@@ -124,21 +124,13 @@ func (t *Table) Check(_ context.Context, s tableprog.Service, key string) (bool,
 	return false, nil
 }
 
-// keys lists what a key may stand for in a directory.
-func keys(s tableprog.Service, key string) []string {
-	if s == tableprog.NetAddr || s == tableprog.AddrName {
-		return tableprog.Networks(key)
-	}
-	return []string{key}
-}
-
 func (t *Table) ask(k kind, key string) (string, bool, error) {
 	d := t.now()
 	attrs := d.queries[k.service].attrs
 	if len(attrs) < k.attrs {
 		return "", false, fmt.Errorf("%s_attributes is not in %s", k.service, t.path)
 	}
-	for _, key := range keys(k.service, key) {
+	for _, key := range tableprog.Keys(k.service, key) {
 		list, err := d.search(t.name, k.service, key, attrs...)
 		if err != nil {
 			return "", false, err

@@ -178,11 +178,7 @@ func (t *Table) ask(ctx context.Context, q query, key string) (string, bool, err
 	if stmt == nil {
 		return "", false, fmt.Errorf("query_%s is not in %s", q.service, t.path)
 	}
-	keys := []string{key}
-	if q.service == tableprog.NetAddr || q.service == tableprog.AddrName {
-		keys = tableprog.Networks(key)
-	}
-	for _, k := range keys {
+	for _, k := range tableprog.Keys(q.service, key) {
 		rows, err := rowsOf(ctx, stmt, k)
 		if err != nil {
 			return "", false, fmt.Errorf("query_%s: %w", q.service, err)
