@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -57,6 +58,9 @@ func (c *compare) flags(name string) *flag.FlagSet {
 func (c *compare) begin(fs *flag.FlagSet, args []string, out io.Writer) (bool, error) {
 	if err := fs.Parse(args); err != nil {
 		return false, err
+	}
+	if c.rounds < 1 || c.messages < 1 {
+		return false, errors.New("at least one round of one message is needed")
 	}
 	if os.Geteuid() != 0 {
 		fmt.Fprintln(out, "bench: skipped, the comparison needs root for its namespaces")
@@ -141,71 +145,89 @@ func (c *compare) peers(ctx context.Context, out io.Writer, only string) []peer 
 	return slices.DeleteFunc(list, func(p peer) bool { return only != "" && p.name != only })
 }
 
-func (c *compare) measure(ctx context.Context, p peer) (f figures, err error) {
-	dir, err := os.MkdirTemp(c.dir, p.name+"-")
+// trial is one server in one round.
+type trial struct {
+	*server
+	jail *jail
+	addr string
+}
+
+// start runs a server in a directory of its own.
+func (c *compare) start(name string, jailIn func(dir string, port int) (*jail, error)) (*trial, error) {
+	dir, err := os.MkdirTemp(c.dir, name+"-")
 	if err != nil {
-		return f, err
+		return nil, err
 	}
 	if err := os.Chmod(dir, 0o755); err != nil {
-		return f, err
+		return nil, err
 	}
 	port, err := freePort()
 	if err != nil {
-		return f, err
+		return nil, err
 	}
-	j, err := p.jail(dir, port)
+	j, err := jailIn(dir, port)
 	if err != nil {
-		return f, err
+		return nil, err
 	}
-	addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
 	srv, err := j.start()
+	return &trial{srv, j, net.JoinHostPort("127.0.0.1", strconv.Itoa(port))}, err
+}
+
+// failed adds to err what the server has said.
+func (r *trial) failed(err error) error {
+	text, _ := os.ReadFile(r.jail.Output)
+	log, _ := os.ReadFile(filepath.Join(r.jail.Dir, "queue/log"))
+	return fmt.Errorf("%w\n%s%s", err, text, tail(log))
+}
+
+func (c *compare) measure(ctx context.Context, p peer) (f figures, err error) {
+	r, err := c.start(p.name, p.jail)
 	if err != nil {
 		return f, err
 	}
-	stopped := false
-	defer func() {
-		if !stopped {
-			srv.stop()
-		}
-		if err != nil {
-			text, _ := os.ReadFile(j.Output)
-			log, _ := os.ReadFile(filepath.Join(dir, "queue/log"))
-			err = fmt.Errorf("%w\n%s%s", err, text, tail(log))
-		}
-	}()
-	if err := awaitGreeting(ctx, addr, srv); err != nil {
+	f, err = c.deliver(ctx, r)
+	cpu, stopErr := r.stop()
+	if err == nil {
+		err = stopErr
+	}
+	if err != nil {
+		return f, r.failed(err)
+	}
+	f.cpu = (cpu - f.cpu) / float64(c.messages) * 1000
+	return f, nil
+}
+
+// deliver has a server deliver to mailboxes. The CPU time in f is that of before.
+func (c *compare) deliver(ctx context.Context, r *trial) (f figures, err error) {
+	if err := awaitGreeting(ctx, r.addr); err != nil {
 		return f, err
 	}
 	greeted := time.Now()
-	began, before, err := srv.started()
+	began, cpu, err := r.started()
 	if err != nil {
 		return f, err
 	}
-	f.start = greeted.Sub(began).Seconds() * 1000
+	f.start, f.cpu = greeted.Sub(began).Seconds()*1000, cpu
 	pause(ctx, time.Second)
-	f.pssIdle = pss(srv.cmd.Process.Pid)
-
-	if f.perConn, err = c.perConnection(ctx, addr, srv); err != nil {
+	f.pssIdle = pss(r.cmd.Process.Pid)
+	if f.perConn, err = c.perConnection(ctx, r); err != nil {
 		return f, err
 	}
 	began = time.Now()
 	res := load.Run(ctx, load.Options{
-		Addr: addr, Sessions: c.sessions, Messages: c.messages, Size: c.size,
+		Addr: r.addr, Sessions: c.sessions, Messages: c.messages, Size: c.size,
 		Reuse: c.reuse, Pipeline: c.pipeline, Rcpts: recipients(),
 	})
 	f.accepted = res.PerSecond()
 	if res.Acked != int64(c.messages) {
 		return f, fmt.Errorf("only %d of %d acknowledged: %w", res.Acked, c.messages, res.FirstErr)
 	}
-	if err := awaitDelivery(ctx, filepath.Join(dir, "home"), c.messages); err != nil {
+	if err := awaitDelivery(ctx, filepath.Join(r.jail.Dir, "home"), c.messages); err != nil {
 		return f, err
 	}
 	f.delivered = float64(c.messages) / time.Since(began).Seconds()
-	f.pssAfter = pss(srv.cmd.Process.Pid)
-	cpu, err := srv.stop()
-	stopped = true
-	f.cpu = (cpu - before) / float64(c.messages) * 1000
-	return f, err
+	f.pssAfter = pss(r.cmd.Process.Pid)
+	return f, nil
 }
 
 // apart makes the directory of all rounds below dir. Nothing in it is removed
@@ -237,20 +259,20 @@ func tail(b []byte) []byte { return b[max(0, len(b)-2000):] }
 const maxIdle = 90
 
 // perConnection returns the KiB that an idle connection costs.
-func (c *compare) perConnection(ctx context.Context, addr string, srv *server) (float64, error) {
+func (c *compare) perConnection(ctx context.Context, r *trial) (float64, error) {
 	if c.idle == 0 {
 		return 0, nil
 	}
 	all := min(c.idle, maxIdle)
 	few := all / 10
-	conns, err := holdIdle(ctx, load.Dial, addr, few)
+	conns, err := holdIdle(ctx, load.Dial, r.addr, few)
 	defer func() { closeAll(conns) }()
 	if err != nil {
 		return 0, err
 	}
 	pause(ctx, 500*time.Millisecond)
-	before := pss(srv.cmd.Process.Pid)
-	more, err := holdIdle(ctx, load.Dial, addr, all-few)
+	before := pss(r.cmd.Process.Pid)
+	more, err := holdIdle(ctx, load.Dial, r.addr, all-few)
 	conns = append(conns, more...)
 	if err != nil {
 		return 0, err
@@ -260,7 +282,7 @@ func (c *compare) perConnection(ctx context.Context, addr string, srv *server) (
 	if n == 0 {
 		return 0, nil
 	}
-	return (pss(srv.cmd.Process.Pid) - before) * 1024 / float64(n), nil
+	return (pss(r.cmd.Process.Pid) - before) * 1024 / float64(n), nil
 }
 
 func pause(ctx context.Context, d time.Duration) {
@@ -270,7 +292,7 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-func awaitGreeting(ctx context.Context, addr string, srv *server) error {
+func awaitGreeting(ctx context.Context, addr string) error {
 	deadline := time.Now().Add(20 * time.Second)
 	for time.Now().Before(deadline) && ctx.Err() == nil {
 		c, err := load.Dial(ctx, addr, 5*time.Second)
@@ -354,22 +376,26 @@ func (f figures) String() string {
 		f.start, f.pssIdle, f.accepted, f.delivered, f.cpu, f.pssAfter, f.perConn)
 }
 
+// all lists the figures, for median.
+func (f *figures) all() []*float64 {
+	return []*float64{&f.start, &f.pssIdle, &f.accepted, &f.delivered, &f.cpu, &f.pssAfter, &f.perConn}
+}
+
 // median returns the middle figure of each kind.
-func median(fs []figures) figures {
-	pick := func(get func(figures) float64) float64 {
+func median[F any, P interface {
+	*F
+	all() []*float64
+}](rounds []F) F {
+	var m F
+	for i, middle := range P(&m).all() {
 		var v []float64
-		for _, f := range fs {
-			v = append(v, get(f))
+		for r := range rounds {
+			v = append(v, *P(&rounds[r]).all()[i])
 		}
 		slices.Sort(v)
-		return v[len(v)/2]
+		*middle = v[len(v)/2]
 	}
-	return figures{
-		pick(func(f figures) float64 { return f.start }), pick(func(f figures) float64 { return f.pssIdle }),
-		pick(func(f figures) float64 { return f.accepted }), pick(func(f figures) float64 { return f.delivered }),
-		pick(func(f figures) float64 { return f.cpu }), pick(func(f figures) float64 { return f.pssAfter }),
-		pick(func(f figures) float64 { return f.perConn }),
-	}
+	return m
 }
 
 func report(out io.Writer, peers []peer, all map[string][]figures) {

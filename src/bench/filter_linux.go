@@ -11,8 +11,7 @@ import (
 	"opensmtpd/src/bench/load"
 )
 
-// filteredConf shows every phase and every line to the pass-through program. The
-// second listener, at the port above, is without it.
+// filteredConf shows every phase and every line to the pass-through program.
 const filteredConf = `filter "pass" proc-exec "/queue/passthrough"
 smtp limit max-mails 1000000
 action "local" maildir

@@ -6,9 +6,7 @@ import (
 	"io"
 	"net"
 	"os"
-	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -139,50 +137,35 @@ func (r *relaying) measure(ctx context.Context, p relayPeer) (f relayed, err err
 		res := r.load(ctx, p, l.Addr().String())
 		return relayed{accepted: res.PerSecond(), relayed: res.PerSecond()}, res.FirstErr
 	}
-	dir, err := os.MkdirTemp(r.dir, p.name+"-")
+	run, err := r.start(p.name, func(dir string, port int) (*jail, error) {
+		return p.jail(dir, port, l.Addr().(*net.TCPAddr).Port)
+	})
 	if err != nil {
 		return f, err
 	}
-	if err := os.Chmod(dir, 0o755); err != nil {
-		return f, err
-	}
-	port, err := freePort()
-	if err != nil {
-		return f, err
-	}
-	j, err := p.jail(dir, port, l.Addr().(*net.TCPAddr).Port)
-	if err != nil {
-		return f, err
-	}
-	srv, err := j.start()
-	if err != nil {
-		return f, err
-	}
-	f, err = r.through(ctx, p, net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), srv, &s)
-	cpu, stopErr := srv.stop()
+	f, err = r.through(ctx, p, run, &s)
+	cpu, stopErr := run.stop()
 	if err == nil {
 		err = stopErr
 	}
 	if err != nil {
-		text, _ := os.ReadFile(j.Output)
-		log, _ := os.ReadFile(filepath.Join(dir, "queue/log"))
-		return f, fmt.Errorf("%w\n%s%s", err, text, tail(log))
+		return f, run.failed(err)
 	}
 	f.cpu = (cpu - f.cpu) / float64(s.Messages.Load()) * 1000
 	return f, nil
 }
 
 // through sends by a server to the sink. The CPU time in f is that of before.
-func (r *relaying) through(ctx context.Context, p relayPeer, addr string, srv *server, s *sink.Sink) (f relayed, err error) {
-	if err := awaitGreeting(ctx, addr, srv); err != nil {
+func (r *relaying) through(ctx context.Context, p relayPeer, run *trial, s *sink.Sink) (f relayed, err error) {
+	if err := awaitGreeting(ctx, run.addr); err != nil {
 		return f, err
 	}
 	pause(ctx, time.Second)
-	if _, f.cpu, err = srv.started(); err != nil {
+	if _, f.cpu, err = run.started(); err != nil {
 		return f, err
 	}
 	began := time.Now()
-	res := r.load(ctx, p, addr)
+	res := r.load(ctx, p, run.addr)
 	if res.Acked+res.Broken != int64(p.messages) || res.Acked == 0 {
 		return f, fmt.Errorf("only %d of %d acknowledged: %w", res.Acked, p.messages, res.FirstErr)
 	}
@@ -205,33 +188,21 @@ func (r *relaying) load(ctx context.Context, p relayPeer, addr string) load.Resu
 	})
 }
 
-// medianRelayed returns the middle figure of each kind.
-func medianRelayed(fs []relayed) relayed {
-	pick := func(get func(relayed) float64) float64 {
-		var v []float64
-		for _, f := range fs {
-			v = append(v, get(f))
-		}
-		slices.Sort(v)
-		return v[len(v)/2]
-	}
-	return relayed{
-		pick(func(f relayed) float64 { return f.accepted }), pick(func(f relayed) float64 { return f.relayed }),
-		pick(func(f relayed) float64 { return f.cpu }), pick(func(f relayed) float64 { return f.sessions }),
-		pick(func(f relayed) float64 { return f.broken }),
-	}
+// all lists the figures, for median.
+func (f *relayed) all() []*float64 {
+	return []*float64{&f.accepted, &f.relayed, &f.cpu, &f.sessions, &f.broken}
 }
 
 func relayReport(out io.Writer, names []string, all map[string][]relayed) {
 	for _, n := range names {
-		fmt.Fprintf(out, "median  %-9s %s\n", n, medianRelayed(all[n]))
+		fmt.Fprintf(out, "median  %-9s %s\n", n, median(all[n]))
 	}
 	if len(all["ours"]) == 0 {
 		return
 	}
-	a := medianRelayed(all["ours"])
+	a := median(all["ours"])
 	for _, n := range names {
-		if b := medianRelayed(all[n]); n != "ours" {
+		if b := median(all[n]); n != "ours" {
 			fmt.Fprintf(out, "ours/%s: relayed × %.2f", n, a.relayed/b.relayed)
 			if n != direct {
 				fmt.Fprintf(out, ", accepted × %.2f, CPU × %.2f", a.accepted/b.accepted, a.cpu/b.cpu)

@@ -348,11 +348,7 @@ func canonical(key string) string {
 }
 
 func (p *rows) Lookup(_ context.Context, s tableprog.Service, key string) (string, bool, error) {
-	list := []string{key}
-	if s == tableprog.NetAddr || s == tableprog.AddrName {
-		list = tableprog.Networks(key)
-	}
-	for _, k := range list {
+	for _, k := range tableprog.Keys(s, key) {
 		if v, ok := p.of[k]; ok {
 			return v, true, nil
 		}
