@@ -86,29 +86,11 @@ func (w words) Match(_ context.Context, _ mail.Gen, s table.Service, name, key s
 	return false, nil
 }
 
-// logLines is a log that remembers.
-type logLines struct {
-	mu  sync.Mutex
-	all []string
-}
-
-func (l *logLines) Line(_ mlog.Priority, line string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.all = append(l.all, line)
-}
-
-func (l *logLines) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return strings.Join(l.all, "\n")
-}
-
 // rig is a server with filters.
 type rig struct {
 	t        testing.TB
 	clk      *clock.Fake
-	log      *logLines
+	log      *mlog.Memory
 	mem      *memory
 	tables   words
 	programs *Programs
@@ -123,7 +105,7 @@ var birthday = time.Date(2026, 3, 4, 5, 6, 7, 89000, time.UTC)
 
 func newRig(t testing.TB) *rig {
 	r := &rig{
-		t: t, clk: clock.NewFake(birthday), log: &logLines{}, tables: words{}, ended: make(chan string, 100), named: make(map[string]*Program),
+		t: t, clk: clock.NewFake(birthday), log: new(mlog.Memory), tables: words{}, ended: make(chan string, 100), named: make(map[string]*Program),
 		mem: &memory{name: server.Name{Host: "client.example.org", Forward: true}, over: make(chan struct{}, 100)},
 	}
 	log := mlog.New(r.log, true)

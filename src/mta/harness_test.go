@@ -47,7 +47,7 @@ type world struct {
 	last  uint64
 
 	mu      sync.Mutex
-	log     []string
+	log     mlog.Memory
 	servers map[netip.AddrPort]string // where a made-up address really listens
 	dialed  []netip.AddrPort
 	mx      map[string]*msg.MXReply
@@ -90,7 +90,7 @@ func newWorld(t *testing.T, fake bool, change func(*project.DispatcherConf)) *wo
 	}
 	var id atomic.Uint64
 	w.MTA = New(Options{
-		Clock: w.clock, Log: mlog.New(w, true), Queue: w, Lookup: w, Dial: w.dial,
+		Clock: w.clock, Log: mlog.New(&w.log, true), Queue: w, Lookup: w, Dial: w.dial,
 		NewID: func() uint64 { return id.Add(1) },
 	}, w.config(change))
 	ctx, cancel := context.WithCancel(context.Background())
@@ -103,7 +103,7 @@ func newWorld(t *testing.T, fake bool, change func(*project.DispatcherConf)) *wo
 		cancel()
 		running.Wait()
 		if t.Failed() {
-			t.Log(strings.Join(w.lines(""), "\n"))
+			t.Log(w.log.String())
 		}
 	})
 	return w
@@ -115,20 +115,6 @@ func (w *world) config(change func(*project.DispatcherConf)) *Config {
 		w.t.Fatal(err)
 	}
 	return c
-}
-
-// Line implements mlog.Sink.
-func (w *world) Line(_ mlog.Priority, line string) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.log = append(w.log, line)
-}
-
-// lines returns the lines of the log that hold text.
-func (w *world) lines(text string) []string {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return slices.DeleteFunc(slices.Clone(w.log), func(l string) bool { return !strings.Contains(l, text) })
 }
 
 func (w *world) Taken(task uint64) {

@@ -31,8 +31,8 @@ func TestPreference(t *testing.T) {
 	if !slices.Equal(w.dialed, want) {
 		t.Errorf("dialed %v", w.dialed)
 	}
-	if l := w.lines("Disabling route [] <-> 192.0.2.1 (host.example) for 15s"); len(l) != 1 {
-		t.Errorf("logged %q", w.lines("route"))
+	if l := w.log.With("Disabling route [] <-> 192.0.2.1 (host.example) for 15s"); len(l) != 1 {
+		t.Errorf("logged %q", w.log.With("route"))
 	}
 }
 
@@ -87,8 +87,8 @@ func TestComesBack(t *testing.T) {
 
 // advanceTo moves the clock on, and waits until one more line is logged.
 func (w *world) advanceTo(d time.Duration, line string) {
-	n := len(w.lines(line))
-	for len(w.lines(line)) == n {
+	n := len(w.log.With(line))
+	for len(w.log.With(line)) == n {
 		w.fake.Advance(d)
 		d = 0
 		w.poke()

@@ -38,10 +38,10 @@ func TestDelivered(t *testing.T) {
 			t.Errorf("taken: %v", w.taken)
 		}
 		want := `from=<sender@here.example> to=<b@far.example> rcpt=<-> source="127.0.0.1" relay="192.0.2.1 (host.example)" delay=0s result="Ok" stat="250 2.0.0 taken"`
-		if l := w.lines("mta delivery evpid=0000000"); len(l) != 2 || !strings.HasSuffix(l[0], want) {
+		if l := w.log.With("mta delivery evpid=0000000"); len(l) != 2 || !strings.HasSuffix(l[0], want) {
 			t.Errorf("logged %q", l)
 		}
-		if l := w.lines("mta connecting"); len(l) != 1 || !strings.HasSuffix(l[0], "address=smtp://192.0.2.1:25 host=host.example") {
+		if l := w.log.With("mta connecting"); len(l) != 1 || !strings.HasSuffix(l[0], "address=smtp://192.0.2.1:25 host=host.example") {
 			t.Errorf("logged %q", l)
 		}
 	}
@@ -133,7 +133,7 @@ func TestNoSession(t *testing.T) {
 		if got := outcomes(res); got != want || !res.Unreachable {
 			t.Errorf("%s %q:\n got %s\nwant %s", tc.verb, tc.reply, got, want)
 		}
-		if l := w.lines("mta error reason="); len(l) != 1 || !strings.HasSuffix(l[0], "reason="+tc.want) {
+		if l := w.log.With("mta error reason="); len(l) != 1 || !strings.HasSuffix(l[0], "reason="+tc.want) {
 			t.Errorf("%s %q: logged %q", tc.verb, tc.reply, l)
 		}
 	}

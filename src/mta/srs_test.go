@@ -48,8 +48,8 @@ func TestSRS(t *testing.T) {
 		if err != nil || back.String() != tc.sender || addr.Cut(from).Domain != "here.example" {
 			t.Errorf("%+v: %s comes back as %s, %v", tc, said, back, err)
 		}
-		if len(w.lines("from=<"+from+"> to=<b@far.example> rcpt=<fwd@here.example>")) != 1 {
-			t.Errorf("%+v: logged %q", tc, w.lines("mta delivery"))
+		if len(w.log.With("from=<"+from+"> to=<b@far.example> rcpt=<fwd@here.example>")) != 1 {
+			t.Errorf("%+v: logged %q", tc, w.log.With("mta delivery"))
 		}
 	}
 }

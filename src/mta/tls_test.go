@@ -72,11 +72,11 @@ func TestSchemes(t *testing.T) {
 		if got := outcomes(w.send(w.task("b@far.example"))); !strings.HasPrefix(got, tc.want) {
 			t.Errorf("%s: %s, want %s", tc.url, got, tc.want)
 		}
-		if n := len(w.lines(" mta tls ciphers=TLSv1.3:TLS_")); (n == 1) != tc.secure {
+		if n := len(w.log.With(" mta tls ciphers=TLSv1.3:TLS_")); (n == 1) != tc.secure {
 			t.Errorf("%s: TLS %d times", tc.url, n)
 		}
 		verified := tc.secure && tc.tls == good && tc.url != "smtp://mx.far.example"
-		if n := len(w.lines(`cert-check result="valid" fingerprint="SHA256:`)); (n == 1) != verified {
+		if n := len(w.log.With(`cert-check result="valid" fingerprint="SHA256:`)); (n == 1) != verified {
 			t.Errorf("%s: verified %d times", tc.url, n)
 		}
 		if strings.HasPrefix(tc.want, failed) && len(s.got()) != 0 {
@@ -133,7 +133,7 @@ func TestRequireTLS(t *testing.T) {
 		if said := s.said("MAIL"); tc.want == delivered && (len(said) != 1 || !strings.HasSuffix(said[0], " REQUIRETLS")) {
 			t.Errorf("%s: said %q", tc.url, said)
 		}
-		if n := len(w.lines("Disabling route")); (n == 1) != strings.HasPrefix(tc.want, failed) {
+		if n := len(w.log.With("Disabling route")); (n == 1) != strings.HasPrefix(tc.want, failed) {
 			t.Errorf("%s: %d routes disabled, want %s", tc.url, n, tc.want)
 		}
 	}
@@ -278,8 +278,8 @@ func TestOwnCertificate(t *testing.T) {
 		if got := outcomes(w.send(w.task("b@far.example"))); !strings.HasPrefix(got, tc.want) {
 			t.Errorf("%s: %s, want %s", tc.name, got, tc.want)
 		}
-		if tc.line != "" && len(w.lines(tc.line)) != 1 {
-			t.Errorf("%s: no %q in\n%s", tc.name, tc.line, strings.Join(w.lines(""), "\n"))
+		if tc.line != "" && len(w.log.With(tc.line)) != 1 {
+			t.Errorf("%s: no %q in\n%s", tc.name, tc.line, w.log.String())
 		}
 	}
 }
@@ -295,8 +295,8 @@ func TestHandshakeFails(t *testing.T) {
 		if must := strings.Contains(url, "+tls"); must != strings.HasPrefix(got, failed) || !must && got != delivered {
 			t.Errorf("%s: %s", url, got)
 		}
-		if n := len(w.lines("opportunistic TLS failed, downgrading to plain")); n != 0 == strings.Contains(url, "+tls") {
-			t.Errorf("%s: logged %q", url, w.lines(""))
+		if n := len(w.log.With("opportunistic TLS failed, downgrading to plain")); n != 0 == strings.Contains(url, "+tls") {
+			t.Errorf("%s: logged %q", url, w.log.With(""))
 		}
 	}
 }
@@ -327,7 +327,7 @@ func TestNoSTARTTLSInjection(t *testing.T) {
 		if s := <-heard; s != "" {
 			t.Errorf("%s: %q was said after it", url, s)
 		}
-		if n := len(w.lines("mta connecting")); n != 1 {
+		if n := len(w.log.With("mta connecting")); n != 1 {
 			t.Errorf("%s: %d connections", url, n)
 		}
 	}
@@ -360,7 +360,7 @@ func TestAuth(t *testing.T) {
 		if got := s.said("AUTH"); strings.Join(got, ",") != strings.Join(tc.said, ",") && tc.ehlo != login {
 			t.Errorf("%q: said %q", tc.ehlo, got)
 		}
-		for _, l := range w.lines("") {
+		for _, l := range w.log.With("") {
 			if strings.Contains(l, "pass word") || strings.Contains(l, plain) {
 				t.Errorf("the log has the password: %s", l)
 			}

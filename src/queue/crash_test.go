@@ -42,7 +42,7 @@ type world struct {
 	t     tb
 	sim   *disk.Sim
 	s     *Store
-	log   *lines
+	log   *mlog.Memory
 	seed  uint64
 	mail  map[mail.MessageID]*known
 	order []mail.MessageID
@@ -60,7 +60,7 @@ func newWorld(t tb, seed uint64) *world {
 
 func (w *world) open() {
 	opt := w.opt(w.seed)
-	w.log = new(lines)
+	w.log = new(mlog.Memory)
 	opt.Log = mlog.New(w.log, true)
 	w.s = mustOpen(w.t, w.sim, opt)
 }
@@ -245,7 +245,7 @@ func restartStep(w *world) {
 // tryOpen opens the store, unless the disk crashes meanwhile.
 func (w *world) tryOpen() bool {
 	opt := w.opt(w.seed)
-	w.log = new(lines)
+	w.log = new(mlog.Memory)
 	opt.Log = mlog.New(w.log, true)
 	s, err := Open(context.Background(), w.sim, opt)
 	switch {

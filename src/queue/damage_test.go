@@ -86,7 +86,7 @@ func alter(t *testing.T, fs disk.FS, name string, f func(b []byte)) {
 // whole, and the log.
 func (w *world) survivors(t *testing.T, fs disk.FS) (map[mail.MessageID]bool, string) {
 	t.Helper()
-	log := new(lines)
+	log := new(mlog.Memory)
 	opt := testOptions(5)
 	opt.Log = mlog.New(log, true)
 	s, err := Open(context.Background(), fs, opt)

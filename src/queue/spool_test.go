@@ -362,7 +362,7 @@ func TestUpkeepAlone(t *testing.T) {
 		default:
 		}
 	}
-	log := new(lines)
+	log := new(mlog.Memory)
 	opt.Log = mlog.New(log, true)
 	c := opt.Clock.(*clock.Fake)
 	s := mustOpen(t, fs, opt)

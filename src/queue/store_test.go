@@ -11,8 +11,6 @@ import (
 	"os"
 	"runtime/debug"
 	"slices"
-	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -50,28 +48,10 @@ func seeded(seed uint64) io.Reader {
 	return rand.NewChaCha8(key)
 }
 
-// lines collects log lines.
-type lines struct {
-	mu   sync.Mutex
-	text []string
-}
-
-func (l *lines) Line(_ mlog.Priority, s string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.text = append(l.text, s)
-}
-
-func (l *lines) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return strings.Join(l.text, "\n")
-}
-
 func testOptions(seed uint64) Options {
 	return Options{
 		Clock: clock.NewFake(start()), Rand: seeded(seed), SegmentSize: 32 << 10, Segments: 2,
-		Log: mlog.New(new(lines), false), manual: true,
+		Log: mlog.New(new(mlog.Memory), false), manual: true,
 	}
 }
 

@@ -36,26 +36,12 @@ type world struct {
 	peer  net.Conn
 	in    *bufio.Reader
 	ended chan struct{} // receives at each End
-
-	mu  sync.Mutex
-	log []string
-}
-
-func (w *world) Line(_ mlog.Priority, line string) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.log = append(w.log, line)
-}
-
-func (w *world) logged(part string) bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return slices.ContainsFunc(w.log, func(l string) bool { return strings.Contains(l, part) })
+	log   mlog.Memory
 }
 
 func newWorld(t *testing.T) *world {
 	w := &world{t: t, clock: clock.NewFake(time.Unix(1713795082, 354255000)), ended: make(chan struct{}, 8)}
-	c := New(Options{Name: "devs", Clock: w.clock, Log: mlog.New(w, true), End: func() { w.ended <- struct{}{} }})
+	c := New(Options{Name: "devs", Clock: w.clock, Log: mlog.New(&w.log, true), End: func() { w.ended <- struct{}{} }})
 	w.Table = c.Table("+")
 	t.Cleanup(w.Close)
 	w.start()
@@ -262,8 +248,8 @@ func TestBreaks(t *testing.T) {
 			if _, _, err := w.Lookup(t.Context(), table.Alias, "op"); !errors.Is(err, ErrDown) {
 				t.Errorf("without a program: %v", err)
 			}
-			if !w.logged("warn: table-proc: devs: ") {
-				t.Errorf("log: %q", w.log)
+			if !w.log.Has("warn: table-proc: devs: ") {
+				t.Errorf("log: %v", &w.log)
 			}
 			w.start()
 			w.hello("alias")
@@ -391,8 +377,8 @@ func TestOneAtATime(t *testing.T) {
 		<-w.ended
 		<-a
 		<-b
-		if w.logged("one at a time") != (failures == 2) {
-			t.Errorf("after %d failures: %q", failures+1, w.log)
+		if w.log.Has("one at a time") != (failures == 2) {
+			t.Errorf("after %d failures: %q", failures+1, w.log.String())
 		}
 		if failures == 0 {
 			w.clock.Advance(suspicion) // long ago by then

@@ -90,52 +90,12 @@ func (p *peer) Call(_ context.Context, m msg.Message, reply msg.Parser) error {
 	return fmt.Errorf("unexpected %T", m)
 }
 
-// lines gathers what is logged.
-type lines struct {
-	mu   sync.Mutex
-	more sync.Cond
-	all  []string
-}
-
-func newLines() *lines {
-	l := new(lines)
-	l.more.L = &l.mu
-	return l
-}
-
-// await returns when s was logged.
-func (l *lines) await(s string) {
-	for !l.has(s) {
-		l.mu.Lock()
-		l.more.Wait()
-		l.mu.Unlock()
-	}
-}
-
-func (l *lines) Line(_ mlog.Priority, s string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.all = append(l.all, s)
-	l.more.Broadcast()
-}
-
-func (l *lines) has(s string) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, have := range l.all {
-		if strings.Contains(have, s) {
-			return true
-		}
-	}
-	return false
-}
-
 // fixture is a running control process with fakes around it.
 type fixture struct {
 	*Role
 	path  string
 	peers map[proc.Role]*peer
-	log   *lines
+	log   *mlog.Memory
 	creds atomic.Pointer[ctl.Creds] // of the next clients
 }
 
@@ -147,7 +107,7 @@ func start(t *testing.T, change func(*proc.Env)) *fixture {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &fixture{path: filepath.Join(dir, "s"), peers: make(map[proc.Role]*peer), log: newLines()}
+	f := &fixture{path: filepath.Join(dir, "s"), peers: make(map[proc.Role]*peer), log: new(mlog.Memory)}
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: f.path, Net: "unix"})
 	if err != nil {
 		t.Fatal(err)
@@ -458,8 +418,8 @@ func TestPauseAndStatus(t *testing.T) {
 	if got, want := status(), (ctl.StatusRow{MDA: "paused", MTA: "running", SMTP: "running"}); got != want {
 		t.Errorf("after all: %v", got)
 	}
-	if !f.log.has("info: mda paused") || !f.log.has("info: mta resumed") || f.log.has("smtp paused") {
-		t.Errorf("log: %q", f.log.all)
+	if !f.log.Has("info: mda paused") || !f.log.Has("info: mta resumed") || f.log.Has("smtp paused") {
+		t.Errorf("log: %v", f.log)
 	}
 	if n := len(f.peers[proc.Queue].requests()); n != 2 {
 		t.Errorf("queue was asked %d times, want 2", n)
@@ -510,8 +470,8 @@ func TestLimitPerUser(t *testing.T) {
 	if _, err := ctl.Dial(t.Context(), f.path, "x"); refusal(err) != "too many connections" {
 		t.Errorf("one more: %v", err)
 	}
-	if !f.log.has("too many connections to control socket from user with uid 1000") {
-		t.Errorf("log: %q", f.log.all)
+	if !f.log.Has("too many connections to control socket from user with uid 1000") {
+		t.Errorf("log: %v", f.log)
 	}
 	// Another user and root are served all the same.
 	for _, uid := range []uint32{joe + 1, root} {
@@ -544,7 +504,7 @@ func TestHalfOpen(t *testing.T) {
 		}
 		defer c.Close()
 	}
-	f.log.await("too many connections")
+	f.log.Await("too many connections")
 	if _, err := f.as(t, root).Do(ctl.Request{Verb: ctl.VerbStatus}, ctl.Answer{Row: func([]byte) error { return nil }}); err != nil {
 		t.Errorf("root is kept out: %v", err)
 	}

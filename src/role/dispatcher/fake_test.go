@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -117,52 +116,13 @@ func (w *world) CallFile(context.Context, msg.Message, msg.Parser) (*os.File, er
 
 func (w *world) SendFile(context.Context, msg.Message, *os.File) error { return errors.New("not used") }
 
-// journal is a log that remembers.
-type journal struct {
-	mu   sync.Mutex
-	all  []string
-	more chan struct{} // closed at the next line; nil: nobody waits for it
-}
-
-func (j *journal) Line(_ mlog.Priority, line string) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	j.all = append(j.all, line)
-	if j.more != nil {
-		close(j.more)
-		j.more = nil
-	}
-}
-
-// await returns once a line holds text.
-func (j *journal) await(text string) {
-	for {
-		j.mu.Lock()
-		if j.more == nil {
-			j.more = make(chan struct{})
-		}
-		found, more := strings.Contains(strings.Join(j.all, "\n"), text), j.more
-		j.mu.Unlock()
-		if found {
-			return
-		}
-		<-more
-	}
-}
-
-func (j *journal) String() string {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return strings.Join(j.all, "\n")
-}
-
 // rig is a dispatcher whose other processes are played.
 type rig struct {
 	*Role
 	t    *testing.T
 	w    *world
 	clk  *clock.Fake
-	log  *journal
+	log  *mlog.Memory
 	stop func()
 }
 
@@ -210,7 +170,7 @@ func newRig(t *testing.T, tune ...func(*proc.Env)) (*rig, string) {
 	c, at := generationOf(t, 1, "mx.example.com", []string{"a"}, "a")
 	w := &world{next: 0x20000000, bodies: make(map[mail.MessageID]string)}
 	clk := clock.NewFake(time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC))
-	log := &journal{}
+	log := new(mlog.Memory)
 	env := proc.Env{
 		Role: proc.Dispatcher, Clock: clk, Log: mlog.New(log, true), Conf: c, Grace: 4 * time.Second,
 		Peers: map[proc.Role]proc.Caller{proc.Lookup: w, proc.Queue: w, proc.Crypto: w},

@@ -66,7 +66,7 @@ func (k *keeper) Call(_ context.Context, m msg.Message, reply msg.Parser) error 
 func TestGreylistRestart(t *testing.T) {
 	c := clock.NewFake(time.Unix(1_700_000_000, 0))
 	k := &keeper{values: make(map[string][]byte)}
-	env := proc.Env{Clock: c, Log: mlog.New(&journal{}, true), Peers: map[proc.Role]proc.Caller{proc.Queue: k}}
+	env := proc.Env{Clock: c, Log: mlog.New(new(mlog.Memory), true), Peers: map[proc.Role]proc.Caller{proc.Queue: k}}
 	with := func(do func(*greylisting)) {
 		g := newGreylisting(env)
 		ctx, cancel := context.WithCancel(t.Context())

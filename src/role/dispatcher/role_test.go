@@ -389,7 +389,7 @@ func TestTooManySessions(t *testing.T) {
 	two.want("220")
 	three := dial(t, at) // at most one more may have been on its way
 	four := dial(t, at)
-	r.log.await("Client limit reached")
+	r.log.Await("Client limit reached")
 	one.say("QUIT", "221")
 	two.say("QUIT", "221")
 	three.want("220")

@@ -63,7 +63,7 @@ func answers(t *testing.T, text, questions string) string {
 	r := s.role()
 	r.current.expand.LibExec = "/libexec"
 	var b strings.Builder
-	for _, line := range s.lines() {
+	for _, line := range s.log.Take() {
 		fmt.Fprintf(&b, "log: %s\n", line)
 	}
 	for line := range strings.Lines(questions) {
@@ -118,7 +118,7 @@ func answer(t testing.TB, s *system, r *Role, m *msg.Expand) string {
 	s.sent, s.asked = nil, nil
 	reply, fail := ask(t, t.Context(), r, proc.Dispatcher, m)
 	var b strings.Builder
-	for _, line := range s.lines() {
+	for _, line := range s.log.Take() {
 		fmt.Fprintf(&b, "  log: %s\n", line)
 	}
 	if fail != nil {

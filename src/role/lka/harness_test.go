@@ -39,7 +39,7 @@ type system struct {
 	real  map[string]string // files that are one on disk, and where
 
 	mu      sync.Mutex
-	log     []string
+	log     mlog.Memory
 	asked   []string // of parent
 	sent    []envelope.Envelope
 	parent  error            // what calls to parent fail with
@@ -138,25 +138,9 @@ func (s *system) open(path string) *os.File {
 	return f
 }
 
-// Line implements mlog.Sink.
-func (s *system) Line(_ mlog.Priority, line string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.log = append(s.log, line)
-}
-
-// lines returns what was logged since the last call.
-func (s *system) lines() []string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	list := s.log
-	s.log = nil
-	return list
-}
-
 func (s *system) env(trace bool) proc.Env {
 	return proc.Env{
-		Role: proc.Lookup, Clock: s.clock, Log: mlog.New(s, true), Trace: func(string) bool { return trace },
+		Role: proc.Lookup, Clock: s.clock, Log: mlog.New(&s.log, true), Trace: func(string) bool { return trace },
 		Peers: map[proc.Role]proc.Caller{proc.Parent: parentPeer{s}, proc.Queue: queuePeer{s}},
 		Conf:  s.conf(1, true),
 	}

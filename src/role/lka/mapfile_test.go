@@ -96,7 +96,7 @@ func TestMapFile(t *testing.T) {
 		t.Error("an update from a bad map went well")
 	}
 	makemap(t, path, "list", "bob")
-	s.lines()
+	s.log.Take()
 	if _, fail := ask(t, t.Context(), r, proc.Control, &msg.Control{Verb: msg.VerbUpdateTable, Args: []string{"map"}}); fail != nil {
 		t.Error(fail)
 	}

@@ -246,7 +246,7 @@ func TestUpdateTable(t *testing.T) {
 	if fail := update("second"); fail != nil {
 		t.Fatal(fail)
 	}
-	if got := s.lines(); len(got) != 1 || got[0] != `info: Table "second" successfully updated` {
+	if got := s.log.Take(); len(got) != 1 || got[0] != `info: Table "second" successfully updated` {
 		t.Errorf("log %q", got)
 	}
 	// Both tables are the same file.
@@ -264,14 +264,14 @@ func TestUpdateTable(t *testing.T) {
 	if fail := update("aliases"); fail == nil || !strings.Contains(fail.Text, "the old content stays") {
 		t.Errorf("a file that is gone: %v", fail)
 	}
-	s.lines()
+	s.log.Take()
 	if got := to(t, s, r, 0, "dave"); !strings.HasPrefix(got, "mda ") {
 		t.Errorf("after failed updates: %s", got)
 	}
 	if fail := update("nothing"); fail == nil || !strings.Contains(fail.Text, "no table nothing") {
 		t.Errorf("a table that does not exist: %v", fail)
 	}
-	s.lines()
+	s.log.Take()
 	if fail := update("<1>"); fail != nil && !strings.Contains(fail.Text, "no table") {
 		t.Errorf("an inline table: %v", fail)
 	}
@@ -279,7 +279,7 @@ func TestUpdateTable(t *testing.T) {
 	if fail := update("aliases"); fail == nil {
 		t.Error("no failure without parent")
 	}
-	if got := s.lines(); len(got) == 0 || !strings.HasPrefix(got[len(got)-1], `warn: Failed to update table "aliases": `) {
+	if got := s.log.Take(); len(got) == 0 || !strings.HasPrefix(got[len(got)-1], `warn: Failed to update table "aliases": `) {
 		t.Errorf("log %q", got)
 	}
 	for _, m := range []*msg.Control{{Verb: msg.VerbList}, {Verb: msg.VerbUpdateTable}, {Verb: msg.VerbUpdateTable, Args: []string{"a", "b"}}} {

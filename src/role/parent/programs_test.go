@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -19,55 +18,17 @@ import (
 	"opensmtpd/src/privsep/proc"
 )
 
-// logBook keeps log lines and tells when one has come.
-type logBook struct {
-	mu    sync.Mutex
-	lines []string
-	more  chan struct{}
-}
-
-func (b *logBook) Line(_ mlog.Priority, line string) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.lines = append(b.lines, line)
-	close(b.more)
-	b.more = make(chan struct{})
-}
-
-// await returns once a line holds text, and forgets all of them.
-func (b *logBook) await(text string) {
-	for {
-		b.mu.Lock()
-		all, more := strings.Join(b.lines, "\n"), b.more
-		found := strings.Contains(all, text)
-		if found {
-			b.lines = nil
-		}
-		b.mu.Unlock()
-		if found {
-			return
-		}
-		<-more
-	}
-}
-
-func (b *logBook) has(text string) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return strings.Contains(strings.Join(b.lines, "\n"), text)
-}
-
 // nursery is programs with what they need, and the pipes that they gave.
 type nursery struct {
 	*programs
 	clock *clock.Fake
-	book  *logBook
+	book  *mlog.Memory
 	given chan *os.File
 }
 
 func newNursery(t *testing.T) *nursery {
 	n := &nursery{
-		clock: clock.NewFake(time.Unix(1e9, 0)), book: &logBook{more: make(chan struct{})}, given: make(chan *os.File, 8),
+		clock: clock.NewFake(time.Unix(1e9, 0)), book: new(mlog.Memory), given: make(chan *os.File, 8),
 	}
 	n.programs = newPrograms(n.clock, mlog.New(n.book, true), func(_ proc.Role, _ string, f *os.File) { n.given <- f })
 	t.Cleanup(func() {
@@ -135,7 +96,7 @@ func TestProgramStart(t *testing.T) {
 	} else if pgid, err := syscall.Getpgid(pid); err != nil || pgid != pid {
 		t.Errorf("process %d is of group %d, %v", pid, pgid, err)
 	}
-	n.book.await("prog: oops")
+	n.book.TakeUntil("prog: oops")
 }
 
 // Deaths are told, and followed by longer and longer pauses; a program that ran
@@ -145,7 +106,7 @@ func TestProgramRestart(t *testing.T) {
 	n.born(t, "exit 3")
 	pause := firstPause
 	for range 8 {
-		n.book.await(fmt.Sprintf("program ended: exit status 3; started again in %v", pause))
+		n.book.TakeUntil(fmt.Sprintf("program ended: exit status 3; started again in %v", pause))
 		n.clock.BlockUntil(1)
 		n.clock.Advance(pause - 1)
 		if len(n.given) > 0 {
@@ -164,7 +125,7 @@ func TestProgramRanWell(t *testing.T) {
 		n.clock.Advance(wellFor)
 		p.WriteString("end\n")
 		p.Flush()
-		n.book.await("exit status 4; started again in 1s")
+		n.book.TakeUntil("exit status 4; started again in 1s")
 		n.clock.BlockUntil(1)
 		n.clock.Advance(firstPause)
 		f := <-n.given
@@ -181,11 +142,11 @@ func TestProgramGivenUp(t *testing.T) {
 	child := readLine(t, p)
 	n.giveUp(proc.Lookup, g.spec.Identity)
 	n.giveUp(proc.Dispatcher, "proc:none")
-	if n.book.has("ended") {
+	if n.book.Has("ended") {
 		t.Fatal("it was killed on the word of the wrong role")
 	}
 	n.giveUp(proc.Dispatcher, g.spec.Identity)
-	n.book.await("program ended: signal: killed; started again in 1s")
+	n.book.TakeUntil("program ended: signal: killed; started again in 1s")
 	var pid int
 	fmt.Sscan(child, &pid)
 	for !gone(pid) { // it was killed, and will be once it runs
@@ -233,8 +194,8 @@ func TestProgramDropped(t *testing.T) {
 				n.clock.Advance(programGrace)
 			}
 			n.wg.Wait()
-			if n.book.has("again") {
-				t.Errorf("log: %q", n.book.lines)
+			if n.book.Has("again") {
+				t.Errorf("log: %q", n.book)
 			}
 		})
 	}
@@ -253,7 +214,7 @@ func TestProgramPending(t *testing.T) {
 		t.Errorf("it calls itself %q", got)
 	}
 	f.Close()
-	n.book.await("exit status 1")
+	n.book.TakeUntil("exit status 1")
 	n.clock.BlockUntil(1)
 	n.clock.Advance(firstPause)
 	if n.has("proc:x") || len(n.given) > 0 {

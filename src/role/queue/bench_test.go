@@ -27,7 +27,7 @@ func (instant) Close(context.Context)   {}
 func BenchmarkMail(b *testing.B) {
 	ctx, cancel := context.WithCancel(context.Background())
 	r, err := New(proc.Env{
-		Role: proc.Queue, Clock: clock.NewSystem(), Log: mlog.New(newLog(), false),
+		Role: proc.Queue, Clock: clock.NewSystem(), Log: mlog.New(new(mlog.Memory), false),
 		Peers: map[proc.Role]proc.Caller{proc.Dispatcher: &fakeDispatcher{intake: make(chan msg.Intake, 100)}},
 		Conf:  proc.Conf{Gen: 1, Projection: projection(nil)},
 	}, Options{Disk: func() (disk.FS, error) { return disk.NewReal(b.TempDir()) }})

@@ -84,17 +84,18 @@ func noneLost(t *testing.T, seed uint64) {
 		rnd: rand.New(rand.NewPCG(seed, 2)), mixed: true,
 		acked: make(map[mail.EnvelopeID]bool), ended: make(map[mail.EnvelopeID]bool), told: make(map[string]bool),
 	}
-	logs := newLog()
+	var logs []string
+	const crashed = "--- crash, or the end"
 	d := run(t, options{agent: l.deliver})
 	for range 3 {
-		d.log.wait("the spool agrees")
+		d.log.Await("the spool agrees")
 		d.disk.CrashAfter(rnd.IntN(150))
 		for range 20 {
 			l.submit(d, rnd)
 			d.clock.Advance(time.Duration(rnd.IntN(15)) * time.Second)
 		}
 		next := d.disk.Reboot(disk.Random(rnd.Uint64()))
-		logs.take(d.log)
+		logs = append(append(logs, d.log.Take()...), crashed)
 		d = run(t, options{agent: l.deliver, disk: next, clock: d.clock})
 	}
 	l.mu.Lock()
@@ -107,11 +108,13 @@ func noneLost(t *testing.T, seed uint64) {
 			break
 		}
 	}
-	logs.take(d.log)
+	logs = append(append(logs, d.log.Take()...), crashed)
 	for _, id := range l.missing() {
 		t.Errorf("lost %v of %d", id, len(l.acked))
-		for _, line := range logs.about(id.Message().String()) {
-			t.Log(line)
+		for _, line := range logs {
+			if line == crashed || strings.Contains(line, id.Message().String()) {
+				t.Log(line)
+			}
 		}
 	}
 	if ids := d.live(); len(ids) != 0 {
@@ -142,23 +145,4 @@ func (l *ledger) submit(d *daemon, rnd *rand.Rand) {
 	for n := range envs {
 		l.acked[mail.EnvelopeAt(id, uint32(n))] = true
 	}
-}
-
-// take adds what another log has so far.
-func (l *fakeLog) take(o *fakeLog) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	l.lines = append(l.lines, o.lines...)
-	l.lines = append(l.lines, "--- crash, or the end")
-}
-
-// about returns the lines that contain s, and where crashes were.
-func (l *fakeLog) about(s string) []string {
-	var out []string
-	for _, line := range l.lines {
-		if strings.Contains(line, s) || strings.HasPrefix(line, "---") {
-			out = append(out, line)
-		}
-	}
-	return out
 }

@@ -35,7 +35,7 @@ func TestDelivered(t *testing.T) {
 	if len(seen) != 2 || seen["user0"] != text || seen["user1"] != text {
 		t.Errorf("delivered %q", seen)
 	}
-	line := d.log.wait(mail.EnvelopeAt(id, 1).String())
+	line := d.log.Await(mail.EnvelopeAt(id, 1).String())
 	want := fmt.Sprintf("mda delivery evpid=%v from=<sender@example.org> to=<other@example.org> rcpt=<user1@example.org> user=user1 delay=0s result=Ok stat=Delivered", mail.EnvelopeAt(id, 1))
 	if !strings.HasSuffix(line, want) {
 		t.Errorf("logged %q, want … %q", line, want)
@@ -122,7 +122,7 @@ func TestTemporaryFailure(t *testing.T) {
 	if ids := d.live(); len(ids) != 0 {
 		t.Errorf("left: %v", ids)
 	}
-	if !strings.Contains(d.log.wait("TempFail"), "result=TempFail stat=Error (disk") {
+	if !strings.Contains(d.log.Await("TempFail"), "result=TempFail stat=Error (disk") {
 		t.Error("the failure is not in the log")
 	}
 }
@@ -188,7 +188,7 @@ func TestExpire(t *testing.T) {
 					d.agents.next()
 				}
 			}
-			line := d.log.wait("Expire")
+			line := d.log.Await("Expire")
 			if !strings.HasPrefix(line, "delivery: Expire for ") || !strings.HasSuffix(line, "stat=Envelope expired") {
 				t.Errorf("logged %q", line)
 			}
@@ -225,7 +225,7 @@ func TestRemoveInFlight(t *testing.T) {
 			if got := d.ask("remove", fmt.Sprint(id)); got.Count != 1 {
 				t.Fatalf("%d removed", got.Count)
 			}
-			d.log.wait("delivery: Remove for")
+			d.log.Await("delivery: Remove for")
 			if ids := d.live(); len(ids) != 0 {
 				t.Errorf("not durably: %v", ids)
 			}

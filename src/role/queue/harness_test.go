@@ -38,7 +38,7 @@ type daemon struct {
 	lookup *fakeLookup
 	disp   *fakeDispatcher
 	agents *fakeAgents
-	log    *fakeLog
+	log    *mlog.Memory
 	cancel context.CancelFunc
 	ended  chan error
 }
@@ -53,7 +53,7 @@ type options struct {
 	paused  []string
 	grace   time.Duration
 	segment int64
-	log     *fakeLog                       // nil: one of its own
+	log     *mlog.Memory                   // nil: one of its own
 	agent   func(*mda.Delivery) mda.Result // nil: everything succeeds
 	expand  func(*msg.Expand) *mailerr.Error
 }
@@ -100,7 +100,7 @@ func prepare(t *testing.T, o options) *daemon {
 		o.clock = clock.NewFake(start)
 	}
 	if o.log == nil {
-		o.log = newLog()
+		o.log = new(mlog.Memory)
 	}
 	d := &daemon{t: t, clock: o.clock, disk: o.disk, log: o.log, ended: make(chan error, 1)}
 	d.lookup = &fakeLookup{d: d, refuse: o.expand}
@@ -388,38 +388,6 @@ func (a *fakeAgents) Close(ctx context.Context) {
 
 // next waits for the next delivery.
 func (a *fakeAgents) next() *mda.Delivery { return <-a.came }
-
-// fakeLog lets a test wait for a line.
-type fakeLog struct {
-	mu      sync.Mutex
-	lines   []string
-	changed chan struct{}
-}
-
-func newLog() *fakeLog { return &fakeLog{changed: make(chan struct{})} }
-
-func (l *fakeLog) Line(_ mlog.Priority, line string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.lines = append(l.lines, line)
-	close(l.changed)
-	l.changed = make(chan struct{})
-}
-
-// wait returns the first line that contains s, as soon as there is one.
-func (l *fakeLog) wait(s string) string {
-	for {
-		l.mu.Lock()
-		i := slices.IndexFunc(l.lines, func(line string) bool { return strings.Contains(line, s) })
-		changed := l.changed
-		if i >= 0 {
-			defer l.mu.Unlock()
-			return l.lines[i]
-		}
-		l.mu.Unlock()
-		<-changed
-	}
-}
 
 // idle waits until nothing is in flight and no report is being made or gathers.
 func (d *daemon) idle() {

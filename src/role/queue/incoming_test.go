@@ -281,7 +281,7 @@ func TestSpaceFloor(t *testing.T) {
 			if m.Open || m.Err == nil || m.Err.Reply() != "452 4.3.1 Insufficient system storage" || m.Err.Cause != nil {
 				t.Fatalf("told %+v %v", m, m.Err)
 			}
-			d.log.wait("no new mail is accepted")
+			d.log.Await("no new mail is accepted")
 			// A body under way is not written any further.
 			id := d.reserveOne()
 			env(0)(d, id)
@@ -297,7 +297,7 @@ func TestSpaceFloor(t *testing.T) {
 			if m := <-d.disp.intake; !m.Open || m.Err != nil {
 				t.Errorf("told %+v", m)
 			}
-			d.log.wait("new mail is accepted again")
+			d.log.Await("new mail is accepted again")
 		})
 	}
 }

@@ -63,8 +63,8 @@ func TestFailureIsReported(t *testing.T) {
 	if ids := d.live(); len(ids) != 0 || d.count.perm.Value() != 1 || d.count.bounce.Value() != 1 {
 		t.Errorf("left: %v", ids)
 	}
-	d.log.wait(fmt.Sprintf("smtp message msgid=%v size=%d nrcpt=1 proto=ESMTP", x.Message, len(body)))
-	d.log.wait("result=PermFail stat=Error (no such box)")
+	d.log.Await(fmt.Sprintf("smtp message msgid=%v size=%d nrcpt=1 proto=ESMTP", x.Message, len(body)))
+	d.log.Await("result=PermFail stat=Error (no such box)")
 }
 
 // One report for all recipients of a message that fail together.
@@ -210,7 +210,7 @@ func TestDelayIsReported(t *testing.T) {
 	id := d.submit(func(e *envelope.Envelope) { e.Created = start.Add(-5 * time.Hour) })
 	e0 := mail.EnvelopeAt(id, 0)
 	d.agents.next()
-	d.log.wait("TempFail injecting failure report on message " + id.String())
+	d.log.Await("TempFail injecting failure report on message " + id.String())
 	d.idle()
 	d.ask(msg.VerbSchedule, e0.String())
 	c := d.nextReport()
@@ -285,7 +285,7 @@ func TestReportIsRefused(t *testing.T) {
 		return nil
 	}})
 	d.submit(plain)
-	line := d.log.wait("injecting failure report")
+	line := d.log.Await("injecting failure report")
 	if !strings.HasPrefix(line, "warn: PermFail injecting failure report on message ") || !strings.HasSuffix(line, "to <sender@example.org> for 1 envelope: 550 5.1.1 Invalid recipient") {
 		t.Errorf("logged %q", line)
 	}

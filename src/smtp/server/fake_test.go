@@ -170,30 +170,12 @@ func (m *memory) pending() int {
 	return len(m.open)
 }
 
-// lines is a log that remembers.
-type lines struct {
-	mu  sync.Mutex
-	all []string
-}
-
-func (l *lines) Line(_ mlog.Priority, line string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.all = append(l.all, line)
-}
-
-func (l *lines) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return strings.Join(l.all, "\n")
-}
-
 // rig is a server with its surroundings.
 type rig struct {
 	*Server
 	mem   *memory
 	clk   *clock.Fake
-	log   *lines
+	log   *mlog.Memory
 	ln    *Listener
 	local netip.AddrPort // the address that clients seem to come from
 	trace atomic.Bool
@@ -203,7 +185,7 @@ var birthday = time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
 
 // newRig starts a server; it is stopped when the test ends.
 func newRig(t testing.TB) *rig {
-	r := &rig{mem: newMemory(), clk: clock.NewFake(birthday), log: &lines{}}
+	r := &rig{mem: newMemory(), clk: clock.NewFake(birthday), log: new(mlog.Memory)}
 	var n uint64
 	var mu sync.Mutex
 	r.Server = New(Config{Backend: r.mem, Clock: r.clk, Log: mlog.New(r.log, true), NewID: func() uint64 {
