@@ -66,10 +66,11 @@ func Replace(path string, data []byte, perm fs.FileMode) (err error) {
 	if err != nil {
 		return fmt.Errorf("replacing %s: %w", path, err)
 	}
-	return syncDir(dir)
+	return SyncDir(dir)
 }
 
-func syncDir(dir string) error {
+// SyncDir makes durable what was renamed in a directory, or removed from it.
+func SyncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {
 		return err

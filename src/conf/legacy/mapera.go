@@ -192,45 +192,7 @@ func (p *parser) mapListen(n conf.Node) *conf.Node {
 	p.Cfg.Listens = append(p.Cfg.Listens, l)
 	cert := ""
 	for p.More() {
-		pos := p.Tok.Pos
-		switch {
-		case p.Skip("port"):
-			p.Once(&l.Node, "port", pos)
-			l.Port = p.Port()
-		case p.Skip("smtps"):
-			p.Once(&l.Node, "TLS mode", pos)
-			l.TLS = conf.SMTPS
-		case p.Skip("tls"):
-			p.Once(&l.Node, "TLS mode", pos)
-			l.TLS = conf.StartTLS
-		case p.Skip("tls-require"):
-			p.Once(&l.Node, "TLS mode", pos)
-			l.TLS = conf.StartTLSRequire
-		case p.word("ssl"):
-			p.Fail(pos, "two lines do both: listen on X tls, and listen on X smtps", "a listener is tls or smtps, ssl is for relay via")
-		case p.word("certificate"), p.word("use"):
-			if p.Skip("use") && l.TLS == conf.NoTLS {
-				l.TLS = conf.StartTLS // 4.5 offered it when there was a certificate
-			}
-			p.Want("certificate")
-			p.Once(&l.Node, "certificate", pos)
-			cert = p.Str("the name of a certificate")
-		case p.Skip("enable"):
-			p.Want("auth")
-			p.Once(&l.Node, "auth", pos)
-			l.Auth = conf.AuthOptional
-		case p.Skip("auth"):
-			p.Once(&l.Node, "auth", pos)
-			l.Auth = conf.AuthRequire
-		case p.Skip("auth-optional"):
-			p.Once(&l.Node, "auth", pos)
-			l.Auth = conf.AuthOptional
-		case p.Skip("tag"):
-			p.Once(&l.Node, "tag", pos)
-			l.Tag = p.tag()
-		default:
-			p.UnknownOption("listen on", []string{"port", "smtps", "tls", "tls-require", "certificate", "enable", "auth", "auth-optional", "tag"})
-		}
+		p.mapListenOption(l, &cert)
 	}
 	switch {
 	case p.Bad:
@@ -242,6 +204,48 @@ func (p *parser) mapListen(n conf.Node) *conf.Node {
 		p.certificateOf(l)
 	}
 	return &l.Node
+}
+
+func (p *parser) mapListenOption(l *conf.Listen, cert *string) {
+	pos := p.Tok.Pos
+	switch {
+	case p.Skip("port"):
+		p.Once(&l.Node, "port", pos)
+		l.Port = p.Port()
+	case p.Skip("smtps"):
+		p.Once(&l.Node, "TLS mode", pos)
+		l.TLS = conf.SMTPS
+	case p.Skip("tls"):
+		p.Once(&l.Node, "TLS mode", pos)
+		l.TLS = conf.StartTLS
+	case p.Skip("tls-require"):
+		p.Once(&l.Node, "TLS mode", pos)
+		l.TLS = conf.StartTLSRequire
+	case p.word("ssl"):
+		p.Fail(pos, "two lines do both: listen on X tls, and listen on X smtps", "a listener is tls or smtps, ssl is for relay via")
+	case p.word("certificate"), p.word("use"):
+		if p.Skip("use") && l.TLS == conf.NoTLS {
+			l.TLS = conf.StartTLS // 4.5 offered it when there was a certificate
+		}
+		p.Want("certificate")
+		p.Once(&l.Node, "certificate", pos)
+		*cert = p.Str("the name of a certificate")
+	case p.Skip("enable"):
+		p.Want("auth")
+		p.Once(&l.Node, "auth", pos)
+		l.Auth = conf.AuthOptional
+	case p.Skip("auth"):
+		p.Once(&l.Node, "auth", pos)
+		l.Auth = conf.AuthRequire
+	case p.Skip("auth-optional"):
+		p.Once(&l.Node, "auth", pos)
+		l.Auth = conf.AuthOptional
+	case p.Skip("tag"):
+		p.Once(&l.Node, "tag", pos)
+		l.Tag = p.tag()
+	default:
+		p.UnknownOption("listen on", []string{"port", "smtps", "tls", "tls-require", "certificate", "enable", "auth", "auth-optional", "tag"})
+	}
 }
 
 // maxTag is the length of a tag.

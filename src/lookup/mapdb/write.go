@@ -9,6 +9,8 @@ import (
 	"time"
 
 	bolt "go.etcd.io/bbolt"
+
+	"opensmtpd/src/safefile"
 )
 
 // Entry is a line of a map's source.
@@ -93,7 +95,7 @@ func write(f *os.File, path string, kind Kind, entries []Entry, owner Owner) err
 	if err := os.Rename(name, path); err != nil {
 		return err
 	}
-	return syncDir(filepath.Dir(path))
+	return safefile.SyncDir(filepath.Dir(path))
 }
 
 func setOwner(f *os.File, o Owner) error {
@@ -136,14 +138,4 @@ func put(db *bolt.DB, kind Kind, entries []Entry) error {
 		})
 	}
 	return err
-}
-
-// syncDir makes a rename in dir durable.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
 }

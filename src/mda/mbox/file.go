@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"opensmtpd/src/safefile"
 )
 
 // Open opens a mailbox for appending, and makes it, mode 0600, where there is
@@ -16,7 +18,19 @@ import (
 // which is for those who act with the rights of the file's user, it follows no
 // link at the end of the path and takes no file with a second name.
 func Open(path string, links bool) (*os.File, error) {
-	return open(path, unix.O_CREAT, links)
+	f, err := open(path, unix.O_CREAT, links)
+	if err != nil {
+		return nil, err
+	}
+	fi, err := f.Stat()
+	if err == nil && fi.Size() == 0 { // it may be new
+		err = syncDir(filepath.Dir(path))
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
 }
 
 // OpenFor opens the mailbox of a user on behalf of somebody with more rights,
@@ -64,13 +78,14 @@ func create(path string, uid, gid uint32) (*os.File, error) {
 	return f, nil
 }
 
+// syncDir makes a new mailbox durable, unless the directory may be written but not
+// read, or its file system cannot.
 func syncDir(path string) error {
-	d, err := os.Open(path)
-	if err != nil {
-		return nil // may be written but not read
+	err := safefile.SyncDir(path)
+	if errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.EINVAL) {
+		return nil
 	}
-	defer d.Close()
-	return d.Sync()
+	return err
 }
 
 func open(path string, flags int, links bool) (*os.File, error) {

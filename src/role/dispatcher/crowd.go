@@ -8,9 +8,9 @@ import (
 	"opensmtpd/src/smtp/server"
 )
 
-// A crowd counts the sessions of each address and of each user of the socket, so
-// that one client cannot take the places of all. Loopback does not count: there
-// are programs of this machine, and proxies. Nor does root.
+// A crowd counts the sessions of each server.Customer and of each user of the
+// socket, so that one client cannot take the places of all. Loopback does not
+// count: there are programs of this machine, and proxies. Nor does root.
 type crowd struct {
 	mu  sync.Mutex
 	n   map[guest]int
@@ -72,23 +72,6 @@ func guestOf(s *server.Session) guest {
 	if s.Listener.Socket {
 		return guest{uid: s.Client.UID}
 	}
-	return guest{net: block(s.Client.Addr.Addr())}
-}
-
-// block is whom an address stands for: of IPv6, whoever has the network of 64
-// bits can have any address in it.
-func block(a netip.Addr) netip.Prefix {
-	a = a.Unmap()
-	if !a.IsValid() || a.IsLoopback() {
-		return netip.Prefix{}
-	}
-	bits := 32
-	if a.Is6() {
-		bits = 64
-	}
-	p, err := a.WithZone("").Prefix(bits)
-	if err != nil {
-		return netip.Prefix{}
-	}
-	return p
+	net, _ := server.Customer(s.Client.Addr.Addr())
+	return guest{net: net}
 }

@@ -3,9 +3,15 @@ package dispatcher
 import (
 	"net/netip"
 	"testing"
+
+	"opensmtpd/src/smtp/server"
 )
 
 func TestCrowd(t *testing.T) {
+	at := func(addr string) guest {
+		net, _ := server.Customer(netip.MustParseAddr(addr))
+		return guest{net: net}
+	}
 	var c crowd
 	c.limit(2)
 	for _, tc := range []struct {
@@ -27,13 +33,13 @@ func TestCrowd(t *testing.T) {
 	} {
 		stays := false
 		for range tc.times {
-			stays = c.enter(guest{net: block(netip.MustParseAddr(tc.addr))}) == nil
+			stays = c.enter(at(tc.addr)) == nil
 		}
 		if stays != tc.stays {
 			t.Errorf("%s: %v", tc.addr, stays)
 		}
 	}
-	one := guest{net: block(netip.MustParseAddr("192.0.2.1"))}
+	one := at("192.0.2.1")
 	c.leave(one) // the one that was refused
 	c.leave(one)
 	if c.enter(one) != nil {

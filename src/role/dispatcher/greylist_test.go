@@ -165,7 +165,7 @@ func TestGreylistPages(t *testing.T) {
 	const all = 2*greyRows + 7
 	c := clock.NewFake(time.Unix(1_700_000_000, 0))
 	g := newGreylisting(proc.Env{
-		Clock: c, Log: mlog.New(&journal{}, true),
+		Clock: c, Log: mlog.New(new(mlog.Memory), true),
 		Peers: map[proc.Role]proc.Caller{proc.Queue: &keeper{values: make(map[string][]byte)}},
 	})
 	for range 2 {

@@ -178,7 +178,7 @@ func TestGuessesAreBounded(t *testing.T) {
 	if len(g.of) > maxGuessers {
 		t.Errorf("%d addresses", len(g.of))
 	}
-	p, _ := guesserOf(at(maxGuessers + 499))
+	p, _ := Customer(at(maxGuessers + 499))
 	if g.of[p] == nil {
 		t.Error("the newest was forgotten")
 	}

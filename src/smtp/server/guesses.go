@@ -24,8 +24,7 @@ const (
 	maxGuessers = 10000
 )
 
-// guesses counts failures by address, of IPv6 by what one customer gets (/64).
-// It is safe for use by many goroutines.
+// guesses counts failures by Customer. It is safe for use by many goroutines.
 type guesses struct {
 	clock clock.Clock
 	mu    sync.Mutex
@@ -38,9 +37,10 @@ type guesser struct {
 	last    time.Duration // monotonic
 }
 
-// guesserOf is under what an address is counted; false for those that are not:
-// whoever speaks from this machine speaks for many users.
-func guesserOf(a netip.Addr) (netip.Prefix, bool) {
+// Customer is under what the client at an address is counted: of IPv6 all 64 bits
+// that one customer gets, in which he can have any address. It is false for those
+// who are not counted: whoever speaks from this machine speaks for many users.
+func Customer(a netip.Addr) (netip.Prefix, bool) {
 	if a = a.Unmap().WithZone(""); !a.IsValid() || a.IsLoopback() {
 		return netip.Prefix{}, false
 	}
@@ -54,7 +54,7 @@ func guesserOf(a netip.Addr) (netip.Prefix, bool) {
 
 // begin tells whether a client at a may try. end must follow.
 func (g *guesses) begin(a netip.Addr) bool {
-	p, counted := guesserOf(a)
+	p, counted := Customer(a)
 	if !counted {
 		return true
 	}
@@ -81,7 +81,7 @@ func (g *guesses) begin(a netip.Addr) bool {
 // end accounts for a try and returns how long the answer to a failure has to
 // wait.
 func (g *guesses) end(a netip.Addr, failed bool) time.Duration {
-	p, counted := guesserOf(a)
+	p, counted := Customer(a)
 	if !counted {
 		return firstWait
 	}
