@@ -21,7 +21,6 @@ import (
 	"opensmtpd/src/conf/check"
 	"opensmtpd/src/conf/diag"
 	"opensmtpd/src/conf/load"
-	"opensmtpd/src/conf/native"
 	"opensmtpd/src/conf/printer"
 	"opensmtpd/src/pki"
 )
@@ -214,30 +213,14 @@ func golden(t *testing.T, input string) string {
 // laws holds what must be true of every canonical form.
 func laws(t *testing.T, original *conf.Config, text, input string) {
 	t.Helper()
-	open := func(string) ([]byte, error) { return []byte(text), nil }
-	again, diags := native.Parse(open, "canonical", nil)
+	again, diags := parseNative(text)
 	if diags.HasErrors() {
-		var b strings.Builder
-		_ = diags.Write(&b, diag.Error)
-		t.Fatalf("the canonical form does not load:\n%s\n%s", b.String(), text)
-	}
-	second, err := printer.Print(again)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if d := cmp.Diff(text, second); d != "" {
-		t.Errorf("printing is no fixed point (-first +second)\n%s", d)
-	}
-	third, diags := native.Parse(func(string) ([]byte, error) { return []byte(second), nil }, "second", nil)
-	if diags.HasErrors() {
-		t.Fatal("the second print does not load")
+		t.Fatalf("the canonical form does not load: %v\n%s", diags.All(), text)
 	}
 	if d := Diff(original, again); d != "" {
 		t.Errorf("the printed file is another configuration\n%s", d)
 	}
-	if d := Diff(again, third); d != "" {
-		t.Errorf("the printed file is another configuration\n%s", d)
-	}
+	printable(t, again, printer.Print, parseNative)
 	if want, got := comments(input), comments(text); got < want {
 		t.Errorf("%d comments of %d are left in\n%s", got, want, text)
 	}

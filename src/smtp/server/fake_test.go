@@ -183,6 +183,19 @@ type rig struct {
 
 var birthday = time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
 
+// outlast moves the clock on, step by step, until a session has ended.
+func (r *rig) outlast(step time.Duration) {
+	for {
+		select {
+		case <-r.mem.done:
+			return
+		default:
+			r.clk.BlockUntil(1)
+			r.clk.Advance(step)
+		}
+	}
+}
+
 // newRig starts a server; it is stopped when the test ends.
 func newRig(t testing.TB) *rig {
 	r := &rig{mem: newMemory(), clk: clock.NewFake(birthday), log: new(mlog.Memory)}

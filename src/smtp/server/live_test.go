@@ -122,15 +122,7 @@ func TestNeverReads(t *testing.T) {
 		}
 	}()
 	// The server is stuck once the sweep finds it so, five minutes later.
-	for over := false; !over; {
-		select {
-		case <-r.mem.done:
-			over = true
-		default:
-			r.clk.BlockUntil(1)
-			r.clk.Advance(idleTime / 10)
-		}
-	}
+	r.outlast(idleTime / 10)
 	nc.Close()
 	<-asked
 	if !strings.Contains(r.log.String(), "disconnected reason=") {

@@ -290,15 +290,7 @@ func TestCVE20132125(t *testing.T) {
 	c.want("QUIT", "221")
 	<-r.mem.done
 	for range stalled {
-		for over := false; !over; {
-			select {
-			case <-r.mem.done:
-				over = true
-			default:
-				r.clk.BlockUntil(1)
-				r.clk.Advance(handshakeTime / 4)
-			}
-		}
+		r.outlast(handshakeTime / 4)
 	}
 	if n := strings.Count(r.log.String(), "disconnected reason=timeout"); n != stalled {
 		t.Errorf("%d have run out of time", n)
@@ -371,15 +363,7 @@ func TestTLSNeverReads(t *testing.T) {
 			}
 		}
 	}()
-	for over := false; !over; {
-		select {
-		case <-r.mem.done:
-			over = true
-		default:
-			r.clk.BlockUntil(1)
-			r.clk.Advance(idleTime / 10)
-		}
-	}
+	r.outlast(idleTime / 10)
 	raw.Close()
 	<-asked
 }
@@ -453,15 +437,7 @@ func FuzzTLSSession(f *testing.F) {
 			_, _ = (&dripper{Conn: nc, size: int(record) + 1}).Write(input)
 			nc.Close()
 		}()
-		for over := false; !over; {
-			select {
-			case <-r.mem.done:
-				over = true
-			default:
-				r.clk.BlockUntil(1)
-				r.clk.Advance(errorPause)
-			}
-		}
+		r.outlast(errorPause)
 		for line := range strings.SplitAfterSeq(string(<-replies), "\r\n") {
 			if strings.HasSuffix(line, "\r\n") {
 				checkReply(t, input, line)
