@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"opensmtpd/src/mail"
 	"opensmtpd/src/mlog"
 	"opensmtpd/src/queue/disk"
 )
@@ -157,4 +158,56 @@ func FuzzCheckpoint(f *testing.F) {
 			t.Fatal(err)
 		}
 	})
+}
+
+// TestValuesCompacted holds that values that change again and again take no more of
+// the disk than those that are there.
+func TestValuesCompacted(t *testing.T) {
+	sim := disk.NewSim()
+	s := mustOpen(t, sim, testOptions(5))
+	if err := s.Verify(t.Context(), func(Summary) {}, func(mail.EnvelopeID) {}); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 20_000 {
+		n := i % 50
+		value := []byte(strings.Repeat("v", 3*n+1))
+		if i%7 == 3 && i < 19_000 {
+			value = nil
+		}
+		if err := s.PutState("greylist", fmt.Sprintf("key%d", n), value); err != nil {
+			t.Fatal(err)
+		}
+		if i%100 == 0 {
+			if err := s.Flush(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if err := s.maintain(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := s.maintain(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	names, err := sim.ReadDir("journal")
+	if err != nil {
+		t.Fatal(err)
+	}
+	size := int64(0)
+	for _, name := range names {
+		info, err := sim.Stat("journal/" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		size += info.Size
+	}
+	if most := 5 * s.opt.SegmentSize; size > most {
+		t.Errorf("%d bytes of %v", size, names)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if n, log := valuesOf(t, sim.Reboot(disk.Lose)); n != 50 || log != "" {
+		t.Errorf("%d values left\n%s", n, log)
+	}
 }

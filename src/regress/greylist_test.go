@@ -165,7 +165,7 @@ func (g *greylisted) story() {
 	g.d.Restart()
 	g.passes("198.51.100.1", "three@far.test")
 	g.passes("2001:db8:1:2::ffff", "three@far.test")
-	g.refused("198.51.101.9", "one@far.test")
+	g.shows("198.51.101.0/24", "grey") // a moment before it was stopped
 
 	g.refused("203.0.113.5", "one@far.test")
 	before := g.shown("203.0.113.0/24")

@@ -100,6 +100,30 @@ func daemon(s *ctl.ServerConn, q ctl.Request) error {
 				return err
 			}
 		}
+	case msg.VerbShowGreylist:
+		for _, r := range []ctl.GreyRow{
+			{State: "white", Net: "192.0.2.0/24", Name: "mail.example.org", First: 1000, Until: 2000},
+			{State: "white", Net: "2001:db8::/32", First: 1000},
+			{State: "grey", Net: "198.51.100.0/24", Rcpt: "joe\n|@host", First: 1000, Ready: 1500, Until: 2000},
+		} {
+			if err := row(s, r); err != nil {
+				return err
+			}
+		}
+	case msg.VerbWhitelist, msg.VerbUnwhitelist:
+		r, ok := map[string]ctl.PassRow{
+			"192.0.2.1":    {Net: "192.0.2.1/32", Done: ctl.PassAdded},
+			"192.0.2.2":    {Net: "192.0.2.2/32", Done: ctl.PassCovered, By: "192.0.2.2/32"},
+			"192.0.2.3":    {Net: "192.0.2.3/32", Done: ctl.PassCovered, By: "192.0.2.0/24"},
+			"192.0.2.0/24": {Net: "192.0.2.0/24", Done: ctl.PassRemoved},
+			"192.0.2.0/23": {Net: "192.0.2.0/23", Done: ctl.PassRemoved, Entered: true},
+		}[q.Args[0]]
+		if !ok {
+			return s.Fail(&ctl.Refused{Text: "nothing in the whitelist has to do with " + q.Args[0]})
+		}
+		if err := row(s, r); err != nil {
+			return err
+		}
 	case msg.VerbPauseMTA:
 		return s.Fail(&ctl.Refused{Text: "mta is already paused"})
 	case msg.VerbReload:

@@ -178,7 +178,7 @@ func (l *List) Allow(r Rule, t Try) Answer {
 		case since < r.Delay:
 			return Answer{}
 		default:
-			l.dropLocked(old)
+			l.provenLocked(net)
 			l.putLocked(&Entry{
 				key: keyOf(net, "", ""), Net: net, Name: shown(t.Name), First: old.First, Until: now.Add(r.Whitelist).Unix(),
 			})
@@ -193,6 +193,17 @@ func (l *List) Allow(r Rule, t Try) Answer {
 	return Answer{}
 }
 
+// provenLocked forgets the triplets of a network, which are of no use any more:
+// were it removed they would let it pass again at once.
+func (l *List) provenLocked(net netip.Prefix) {
+	l.sites[siteOf(net)][triplets].all(inSite, func(e *Entry) bool {
+		if e.Net == net {
+			l.dropLocked(e)
+		}
+		return true
+	})
+}
+
 // renewPart is by which part of its time the end of a network must move to be
 // saved anew: a busy server is not a record for each of its messages.
 const renewPart = 32
@@ -200,7 +211,7 @@ const renewPart = 32
 // passesLocked tells whether a network passes, and lets it pass for longer.
 func (l *List) passesLocked(r Rule, net netip.Prefix, a netip.Addr, now time.Time) bool {
 	a = plain(a)
-	if !l.all[byHand].all(func(e *Entry) bool { return !e.Net.Contains(a) }) {
+	if !l.all[byHand].all(inAll, func(e *Entry) bool { return !e.Net.Contains(a) }) {
 		return true
 	}
 	e := l.entries[keyOf(net, "", "")]
@@ -327,7 +338,7 @@ var ErrFull = errors.New("too many networks are entered; a table and a filter wi
 func (l *List) Whitelist(net netip.Prefix) (by netip.Prefix, added bool, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.all[byHand].all(func(e *Entry) bool {
+	l.all[byHand].all(inAll, func(e *Entry) bool {
 		if e.Net.Bits() <= net.Bits() && e.Net.Contains(net.Addr()) {
 			by = e.Net
 		}
@@ -345,19 +356,27 @@ func (l *List) Whitelist(net netip.Prefix) (by netip.Prefix, added bool, err err
 }
 
 // Remove forgets the networks by which an address of net passes, at most n of
-// them, and returns them.
+// them, and returns them. What it has tried before is forgotten, too.
 func (l *List) Remove(net netip.Prefix, n int) []Entry {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := l.o.Clock.Now()
 	var out []Entry
 	for _, c := range []class{byHand, networks} {
-		l.all[c].all(func(e *Entry) bool {
+		l.all[c].all(inAll, func(e *Entry) bool {
 			if e.Net.Overlaps(net) && !e.over(now) && len(out) < n {
 				out = append(out, *e)
 				l.dropLocked(e)
 			}
 			return len(out) < n
+		})
+	}
+	if len(out) > 0 {
+		l.all[triplets].all(inAll, func(e *Entry) bool {
+			if e.Net.Overlaps(net) {
+				l.dropLocked(e)
+			}
+			return true
 		})
 	}
 	return out
@@ -372,7 +391,7 @@ func (l *List) Entries(after Place, n int) []Entry {
 	now := l.o.Clock.Now()
 	var out []Entry
 	for c := after.class; c < classes; c++ {
-		l.all[c].all(func(e *Entry) bool {
+		l.all[c].all(inAll, func(e *Entry) bool {
 			if (c > after.class || e.seq > after.seq) && !e.over(now) {
 				out = append(out, *e)
 			}

@@ -2,6 +2,7 @@ package greylist
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"runtime"
@@ -179,6 +180,34 @@ func TestByHand(t *testing.T) {
 	}
 }
 
+// TestRemoveForgets holds that who is removed is a stranger again, whatever he has
+// tried before.
+func TestRemoveForgets(t *testing.T) {
+	r := usual()
+	for _, byHand := range []bool{false, true} {
+		l, c := rig(1000)
+		net := netip.MustParsePrefix("2001:db8:0:1::/64")
+		one, other, neighbour := try("2001:db8:0:1::1", "a@b", "c@d"), try("2001:db8:0:1::1", "a@b", "e@d"), try("2001:db8:0:2::1", "a@b", "c@d")
+		for _, y := range []Try{one, other, neighbour} {
+			l.Allow(r, y)
+		}
+		c.Advance(r.Delay)
+		if byHand {
+			l.Whitelist(net)
+		}
+		if !l.Allow(r, one).Pass {
+			t.Fatal("it does not pass")
+		}
+		l.Remove(net, 10)
+		if l.Allow(r, one).Pass || l.Allow(r, other).Pass {
+			t.Errorf("by hand: %v: it passes by what it has tried before", byHand)
+		}
+		if !l.Allow(r, neighbour).Pass {
+			t.Errorf("by hand: %v: the neighbour is forgotten", byHand)
+		}
+	}
+}
+
 // TestRemove holds that after it nothing passes, whether it has proven itself or
 // was entered, and that much of it goes in steps.
 func TestRemove(t *testing.T) {
@@ -324,8 +353,10 @@ func TestRestart(t *testing.T) {
 		}
 		if want {
 			passed++
-			if f, ok := first[key]; ok && now.After(white[net]) && now.Sub(f) >= r.Delay {
-				delete(first, key)
+			if now.After(white[net]) { // proven: what else it tried is forgotten
+				maps.DeleteFunc(first, func(key string, _ time.Time) bool {
+					return strings.HasPrefix(key, net+"a") || strings.HasPrefix(key, net+"b")
+				})
 			}
 			white[net] = now.Add(r.Whitelist)
 		}

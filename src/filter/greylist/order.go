@@ -46,9 +46,9 @@ func (o *order) remove(which int, e *Entry) {
 }
 
 // all calls f for the entries, which f may remove, until it is false.
-func (o *order) all(f func(*Entry) bool) bool {
+func (o *order) all(which int, f func(*Entry) bool) bool {
 	for e := o.first; e != nil; {
-		next := e.links[inAll].next
+		next := e.links[which].next
 		if !f(e) {
 			return false
 		}
