@@ -34,7 +34,7 @@ func New(o Options, d *project.DispatcherConf) *Set { return &Set{o, d} }
 // Inbound returns what a listener asks that names a filter.
 func (t *Set) Inbound(name string) (server.Filter, error) {
 	c := &chain{o: &t.o}
-	list := members(t.conf, name)
+	list := t.conf.Members(name)
 	if len(list) == 0 {
 		return nil, fmt.Errorf("no filter %s", name)
 	}

@@ -235,6 +235,29 @@ func TestProgramNextLife(t *testing.T) {
 	}
 }
 
+// A program that a reload drops serves its sessions to their end, and hears of it.
+func TestProgramDropped(t *testing.T) {
+	r := newRig(t)
+	s := &script{register: everything()}
+	r.program("p", s)
+	r.filter(progFilter("f", "p", conf.TempFail))
+	c := r.dial()
+	c.play(session[:1]...)
+	r.programs.Commit(nil)
+	fmt.Fprint(c.nc, session[1]+"\r\n")
+	if got := c.reply(); !strings.HasPrefix(got, "250") {
+		t.Errorf("the session is told %q", got)
+	}
+	r.close(c)
+	<-s.over
+	if all := s.said(); !strings.Contains(all[len(all)-1], "|link-disconnect|") {
+		t.Errorf("the last that it heard is %q", all[len(all)-1])
+	}
+	if len(r.ended) > 0 {
+		t.Error("it was given up")
+	}
+}
+
 // A program that does not read any more makes its sessions wait, and is given up
 // when their patience ends.
 func TestProgramStandsStill(t *testing.T) {

@@ -22,7 +22,7 @@ type Outbound struct {
 // is nobody.
 func (t *Set) Outbound(name string) *Outbound {
 	o := &Outbound{clock: t.o.Clock}
-	for _, f := range members(t.conf, name) {
+	for _, f := range t.conf.Members(name) {
 		if g := t.o.Programs[f.Proc]; g != nil {
 			o.programs = append(o.programs, g)
 		}

@@ -20,6 +20,7 @@ type outbox struct {
 	going  int           // bytes that are being written
 	more   chan struct{} // receives when there is something to write
 	room   chan struct{} // closed when there is room; nil when nobody waits
+	last   bool          // nothing is added any more
 	closed bool
 }
 
@@ -41,19 +42,36 @@ func (o *outbox) add(line []byte) <-chan struct{} {
 	}
 	o.buf = append(o.buf, line...)
 	if len(o.buf) == len(line) {
-		select {
-		case o.more <- struct{}{}:
-		default:
-		}
+		o.wake()
 	}
 	return nil
 }
 
-// run writes to w until the box is closed or a write fails.
+// wake is called with the lock held, while the box is not closed.
+func (o *outbox) wake() {
+	select {
+	case o.more <- struct{}{}:
+	default:
+	}
+}
+
+// finish lets run return when all is written.
+func (o *outbox) finish() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.last = true; !o.closed {
+		o.wake()
+	}
+}
+
+// run writes to w until the box is closed, or finished, or a write fails.
 func (o *outbox) run(w io.Writer) error {
 	for range o.more {
 		for {
-			p := o.take()
+			p, last := o.take()
+			if p == nil && last {
+				return nil
+			}
 			if p == nil {
 				break
 			}
@@ -65,8 +83,9 @@ func (o *outbox) run(w io.Writer) error {
 	return nil
 }
 
-// take returns what is to be written, after what it returned before was.
-func (o *outbox) take() []byte {
+// take returns what is to be written, after what it returned before was, and
+// whether nothing follows it.
+func (o *outbox) take() (p []byte, last bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.going = 0
@@ -78,12 +97,12 @@ func (o *outbox) take() []byte {
 		if cap(o.buf)+cap(o.spare) > keepSize {
 			o.buf, o.spare = nil, nil
 		}
-		return nil
+		return nil, o.last
 	}
-	p := o.buf
+	p = o.buf
 	o.buf, o.spare = o.spare[:0], p
 	o.going = len(p)
-	return p
+	return p, o.last
 }
 
 // close ends run and lets all who wait go on.

@@ -56,11 +56,7 @@ func newProcess(g *Program, nc net.Conn) *process {
 	}
 	p.out.add(g.greeting())
 	wg := &g.owner.wg
-	wg.Go(func() {
-		if err := p.out.run(nc); err != nil {
-			p.fail(err)
-		}
-	})
+	wg.Go(func() { p.fail(p.out.run(nc)) })
 	wg.Go(func() { p.fail(p.listen()) })
 	wg.Go(p.hurry)
 	return p
@@ -69,12 +65,12 @@ func newProcess(g *Program, nc net.Conn) *process {
 // greeting is what a program is told first.
 func (g *Program) greeting() []byte {
 	b := fmt.Appendf(nil, "config|smtpd-version|%s\nconfig|protocol|%s\nconfig|smtp-session-timeout|%d\n", smtpdVersion, Protocol, 300)
-	for d, used := range g.subsystems {
+	for d, used := range [...]bool{smtpIn: g.told.In, smtpOut: g.told.Out} {
 		if used {
 			b = append(append(append(b, "config|subsystem|"...), direction(d).String()...), '\n')
 		}
 	}
-	return append(appendLast(append(b, "config|admd"...), g.owner.admd()), "config|ready\n"...)
+	return append(appendLast(append(b, "config|admd"...), g.told.ADMD), "config|ready\n"...)
 }
 
 // hurry ends a program that takes too long for the handshake.
@@ -178,14 +174,14 @@ func (p *process) fail(err error) {
 	})
 }
 
-// leave ends the process once its last session has ended.
+// leave ends the process once its last session has ended, and it was told so.
 func (p *process) leave() {
 	p.mu.Lock()
 	p.leaving = true
 	idle := len(p.links) == 0
 	p.mu.Unlock()
 	if idle {
-		p.fail(nil)
+		p.out.finish()
 	}
 }
 
@@ -206,6 +202,6 @@ func (p *process) part(l *link) {
 	p.mu.Unlock()
 	l.lines.end()
 	if last {
-		p.fail(nil)
+		p.out.finish()
 	}
 }

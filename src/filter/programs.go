@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"slices"
 	"sync"
 
 	"opensmtpd/src/clock"
@@ -24,7 +23,6 @@ type Programs struct {
 	mu   sync.Mutex
 	list map[string]*Program // of the generation in force, by identity
 	all  map[*process]struct{}
-	name string // the authserv-id that programs are told
 	over bool
 }
 
@@ -33,18 +31,12 @@ func NewPrograms(c clock.Clock, log *mlog.Logger, end func(identity string)) *Pr
 	return &Programs{clock: c, log: log, end: end, list: make(map[string]*Program), all: make(map[*process]struct{})}
 }
 
-func (ps *Programs) admd() string {
-	ps.mu.Lock()
-	defer ps.mu.Unlock()
-	return ps.name
-}
-
 // Program is one program, through all its lives.
 type Program struct {
-	owner      *Programs
-	identity   string
-	name       string
-	subsystems [2]bool // that it is used for, by direction
+	owner    *Programs
+	identity string
+	name     string
+	told     project.Told
 
 	mu   sync.Mutex
 	now  *process // nil: it is to be started again
@@ -142,20 +134,20 @@ func (ps *Programs) Prepare(d *project.DispatcherConf, take func(identity string
 		ps.Abort(out)
 		return nil, err
 	}
-	for _, c := range d.Procs {
+	for i := range d.Procs {
+		c := &d.Procs[i]
 		ps.mu.Lock()
 		g := ps.list[c.Identity]
-		ps.name = d.ADMD
 		ps.mu.Unlock()
 		f := take(c.Identity)
 		switch {
 		case f != nil:
-			g = &Program{owner: ps, identity: c.Identity, name: plainName(c.Name), subsystems: uses(d, c.Name)}
+			g = &Program{owner: ps, identity: c.Identity, name: c.Shown(), told: c.Told}
 			if err := g.start(f); err != nil {
 				return fail(err)
 			}
 		case g == nil:
-			return fail(fmt.Errorf("no descriptor for the filter program %s", plainName(c.Name)))
+			return fail(fmt.Errorf("no descriptor for the filter program %s", c.Shown()))
 		}
 		out[c.Name] = g
 	}
@@ -221,52 +213,4 @@ func (ps *Programs) Release() {
 func (ps *Programs) Close() {
 	ps.Release()
 	ps.wg.Wait()
-}
-
-// plainName is the name of a program in the log.
-func plainName(name string) string {
-	const exec = "exec:"
-	if len(name) > len(exec) && name[:len(exec)] == exec {
-		return name[len(exec):]
-	}
-	return name
-}
-
-// uses tells what a program is used for, by direction.
-func uses(d *project.DispatcherConf, name string) (used [2]bool) {
-	in := func(filter string) bool {
-		return slices.ContainsFunc(members(d, filter), func(f *project.Filter) bool { return f.Proc == name })
-	}
-	for i := range d.Listeners {
-		used[smtpIn] = used[smtpIn] || in(d.Listeners[i].Filter)
-	}
-	for i := range d.Relays {
-		used[smtpOut] = used[smtpOut] || in(d.Relays[i].Filter)
-	}
-	return used
-}
-
-// members returns the filters behind a name: itself, or those of its chain.
-func members(d *project.DispatcherConf, name string) []*project.Filter {
-	find := func(name string) *project.Filter {
-		i := slices.IndexFunc(d.Filters, func(f project.Filter) bool { return f.Name == name })
-		if i < 0 {
-			return nil
-		}
-		return &d.Filters[i]
-	}
-	f := find(name)
-	if f == nil {
-		return nil
-	}
-	if len(f.Chain) == 0 {
-		return []*project.Filter{f}
-	}
-	var list []*project.Filter
-	for _, part := range f.Chain {
-		if g := find(part); g != nil {
-			list = append(list, g)
-		}
-	}
-	return list
 }

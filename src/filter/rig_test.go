@@ -110,7 +110,6 @@ func newRig(t testing.TB) *rig {
 	}
 	log := mlog.New(r.log, true)
 	r.programs = NewPrograms(r.clk, log, func(id string) { r.ended <- id })
-	r.programs.name = "mx.example.com"
 	n := uint64(0x10)
 	r.srv = server.New(server.Config{Backend: guarded{r.mem}, Clock: r.clk, Log: log, NewID: func() uint64 { n++; return n }})
 	r.ln = &server.Listener{Gen: 1, Hostname: "mx.example.com", Settings: server.Settings{MaxMails: 100, MaxRcpt: 1000, MaxSize: 64 << 20}}
@@ -152,7 +151,8 @@ type script struct {
 	// react returns what to say to a line; nil: that all is well.
 	react func(line string) []string
 	nc    net.Conn
-	deaf  bool // keeps nothing of what it hears
+	deaf  bool          // keeps nothing of what it hears
+	over  chan struct{} // closed when its input has ended
 
 	mu    sync.Mutex
 	heard []string
@@ -177,7 +177,7 @@ func (s *script) await(text string) {
 
 // program adds a program to the rig and starts it.
 func (r *rig) program(name string, s *script) *Program {
-	g := &Program{owner: r.programs, identity: "id:" + name, name: name, subsystems: [2]bool{true, false}}
+	g := &Program{owner: r.programs, identity: "id:" + name, name: name, told: project.Told{ADMD: "mx.example.com", In: true}}
 	r.named[name] = g
 	r.programs.mu.Lock()
 	r.programs.list[g.identity] = g
@@ -194,9 +194,12 @@ func (r *rig) life(g *Program, s *script) {
 		r.t.Fatal(err)
 	}
 	theirs := conn(r.t, b)
-	s.nc = theirs
+	s.nc, s.over = theirs, make(chan struct{})
 	var wg sync.WaitGroup
-	wg.Go(func() { s.run(theirs) })
+	wg.Go(func() {
+		defer close(s.over)
+		s.run(theirs)
+	})
 	r.t.Cleanup(func() {
 		theirs.Close()
 		wg.Wait()

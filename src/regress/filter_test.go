@@ -186,31 +186,91 @@ func TestFilterProgramsBroken(t *testing.T) {
 	}
 }
 
+// hearing returns a program that wants to hear everything of a subsystem, and what
+// waits until it has heard a text. Each of its lines begins with its process id.
+func hearing(t *testing.T, d *daemon.Daemon, subsystem string) (script string, heard func(text string) string) {
+	t.Helper()
+	book := d.Path("heard")
+	script = d.Path("hear.sh")
+	text := "#!/bin/sh\nwhile IFS= read -r line; do\n\techo \"$$ $line\" >> " + book + "\n\tcase \"$line\" in 'config|ready')" +
+		" printf 'register|report|" + subsystem + "|*\\nregister|ready\\n';; esac\ndone\necho \"$$ end\" >> " + book + "\n"
+	if err := os.WriteFile(script, []byte(text), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return script, func(text string) (all string) {
+		d.Await("the program to hear "+text, func() bool {
+			b, _ := os.ReadFile(book)
+			all = string(b)
+			return strings.Contains(all, text)
+		})
+		return all
+	}
+}
+
+// TestFilterTold: a program that is told something else since a reload is another
+// one. Sessions that began with the one before end with it, and it with them.
+func TestFilterTold(t *testing.T) {
+	t.Parallel()
+	d := daemon.New(t, daemon.Basic)
+	script, heard := hearing(t, d, "smtp-in")
+	conf := fmt.Sprintf("filter hear proc-exec %q\nlisten on 127.0.0.1 port $port filter hear\naction here maildir $box\nmatch for local action here\n", script)
+	d.Configure("admd one.example\n" + conf)
+	d.Start()
+	old := d.Dial()
+	pid, _, _ := strings.Cut(heard("|link-connect|"), " ")
+	d.Ctl("reload")
+	d.Configure("admd two.example\n" + conf + "match for nowhere\n")
+	if _, _, status := d.Run("", "smtpctl", "reload"); status == 0 {
+		t.Error("a configuration that is wrong was loaded")
+	}
+	d.Configure("admd two.example\n" + conf)
+	d.Ctl("reload")
+	all := heard("config|admd|two.example")
+	if n := strings.Count(all, "config|ready"); n != 2 || !strings.HasPrefix(all, pid+" config|") || strings.Contains(all, pid+" end") {
+		t.Errorf("%d programs were started:\n%s", n, all)
+	}
+	if err := d.Dial().Quit(); err != nil {
+		t.Error(err)
+	}
+	if err := old.Quit(); err != nil {
+		t.Error(err)
+	}
+	told := make(map[string]string) // who heard of a session
+	for line := range strings.Lines(heard(pid + " end")) {
+		who, rest, _ := strings.Cut(line, " ")
+		f := strings.SplitN(strings.TrimSpace(rest), "|", 7)
+		if f[0] != "report" {
+			continue
+		}
+		if before := told[f[5]]; before != "" && before != who {
+			t.Errorf("both heard of session %s", f[5])
+		}
+		if told[f[5]] = who; f[4] == "link-disconnect" {
+			told[f[5]] += " whole"
+		}
+	}
+	if whole := strings.Count(fmt.Sprint(told), pid+" whole"); whole != strings.Count(fmt.Sprint(told), pid) {
+		t.Errorf("of %v the program that ended was not told all", told)
+	}
+	if st := d.Stop(); st != 0 {
+		t.Errorf("smtpd ended with status %d", st)
+	}
+}
+
 // TestFilterOutgoing: the program of a relay action hears of the sessions with
 // other servers.
 func TestFilterOutgoing(t *testing.T) {
 	t.Parallel()
 	_, addr := takeAll(t)
 	d := daemon.New(t, daemon.Basic)
-	heard := d.Path("heard")
-	script := d.Path("hear.sh")
-	text := "#!/bin/sh\nwhile IFS= read -r line; do\n\techo \"$line\" >> " + heard + "\n\tcase \"$line\" in 'config|ready')" +
-		" printf 'register|report|smtp-out|*\\nregister|ready\\n';; esac\ndone\n"
-	if err := os.WriteFile(script, []byte(text), 0o755); err != nil {
-		t.Fatal(err)
-	}
+	script, heard := hearing(t, d, "smtp-out")
 	d.Configure(daemon.Basic + fmt.Sprintf("filter hear proc-exec %q\naction \"out\" relay host smtp://%s filter hear\nmatch from any for any action \"out\"\n", script, addr))
 	d.Start()
 	c := d.Dial()
 	if err := c.Send("eve@example.org", []string{"bob@example.net"}, "Subject: x\r\n\r\nhello\r\n", false); err != nil {
 		t.Fatal(err)
 	}
-	var all string
-	d.Await("the session to be heard of", func() bool {
-		text, _ := os.ReadFile(heard)
-		all = string(text)
-		return strings.Contains(all, "|smtp-out|link-disconnect|")
-	})
+	all := heard("|smtp-out|link-disconnect|")
 	at := 0
 	for _, want := range []string{
 		"config|subsystem|smtp-out\n", "|link-connect|", "|pass|127.0.0.1:", "|127.0.0.1:", "|protocol-server|", "|link-greeting|",

@@ -16,15 +16,12 @@ import (
 func Dispatcher(l *load.Loaded) *DispatcherConf {
 	s := &l.Server
 	d := &DispatcherConf{
-		ServerName: s.Name, ADMD: s.ADMD.Value, SubAddrDelim: s.SubAddrDelim.Value,
+		ServerName: s.Name, SubAddrDelim: s.SubAddrDelim.Value,
 		MaxMessageSize: s.MaxMessageSize.Value, Ciphers: s.SMTPCiphers.Value,
 		MaxMails: limit(s.SMTPLimits, "max-mails"), MaxRcpt: limit(s.SMTPLimits, "max-rcpt"),
 		MaxSession: limit(s.SMTPLimits, "max-session"), MaxPerAddress: limit(s.SMTPLimits, "max-session-per-address"),
 		MTALimits: mtaLimits(s.MTALimits), MTAMaxDeferred: int(s.MTAMaxDeferred.Value),
 		SRSKey: s.SRSKey.Value, SRSKeyBackup: s.SRSKeyBackup.Value, SRSTTL: s.SRSTTL.Value,
-	}
-	if d.ADMD == "" {
-		d.ADMD = s.Name
 	}
 	for _, r := range l.Listeners {
 		d.Listeners = append(d.Listeners, listener(r, s.Name))
@@ -40,6 +37,14 @@ func Dispatcher(l *load.Loaded) *DispatcherConf {
 		if !a.Method.Local() {
 			d.Relays = append(d.Relays, relay(a, s.QueueTTL.Value))
 		}
+	}
+	for _, p := range filterPrograms(l.Config) {
+		p.Told = d.told(p.Name)
+		if p.Told.ADMD = s.ADMD.Value; p.Told.ADMD == "" {
+			p.Told.ADMD = s.Name
+		}
+		p.Identity = p.identity()
+		d.Procs = append(d.Procs, p.Proc)
 	}
 	return d
 }
@@ -61,19 +66,13 @@ func listener(r load.Listener, server string) Listener {
 }
 
 func (d *DispatcherConf) filters(cfg *conf.Config) {
-	for _, p := range cfg.Procs {
-		d.Procs = append(d.Procs, Proc{p.Name, ProcIdentity(p.Name, p)})
-	}
 	for _, f := range cfg.Filters {
 		out := Filter{Name: f.Name, Kind: f.Kind, Chain: f.Chain, Phase: f.Phase, Decide: f.Decide, OnFailure: f.OnFailure}
 		switch f.Kind {
 		case conf.FilterProc:
 			out.Proc = f.Proc.Name
 		case conf.FilterProcExec:
-			// The unnamed program of a filter has the filter's name, which may
-			// be that of a proc as well: "exec:" keeps them apart.
-			out.Proc = "exec:" + f.Name
-			d.Procs = append(d.Procs, Proc{out.Proc, ProcIdentity(out.Proc, f.Proc)})
+			out.Proc = ofFilter + f.Name
 		case conf.FilterBuiltin, conf.FilterChain:
 		}
 		for _, c := range f.Conds {
@@ -83,11 +82,63 @@ func (d *DispatcherConf) filters(cfg *conf.Config) {
 	}
 }
 
-// ProcIdentity names the pipes of a filter program. It is the same as long as
-// the program is started in the same way; the command itself is not in it.
-func ProcIdentity(name string, p *conf.Proc) string {
-	sum := sha256.Sum256([]byte(strings.Join([]string{p.Command, p.User, p.Group, p.Chroot}, "\x00")))
-	return "proc:" + name + ":" + hex.EncodeToString(sum[:8])
+// ofFilter begins the name of a program that has none: it is called by the name
+// of its filter, which may be that of a proc as well.
+const ofFilter = "exec:"
+
+// FilterProgram is a filter program with how it is started.
+type FilterProgram struct {
+	Proc
+	Start *conf.Proc
+	Pos   conf.Pos
+}
+
+// FilterPrograms returns the filter programs of a configuration.
+func FilterPrograms(l *load.Loaded) []FilterProgram {
+	list := filterPrograms(l.Config)
+	for i, p := range Dispatcher(l).Procs {
+		list[i].Proc = p
+	}
+	return list
+}
+
+// filterPrograms returns the programs in the order of Procs, by their names.
+func filterPrograms(cfg *conf.Config) []FilterProgram {
+	var list []FilterProgram
+	for _, p := range cfg.Procs {
+		list = append(list, FilterProgram{Proc{Name: p.Name}, p, p.Pos})
+	}
+	for _, f := range cfg.Filters {
+		if f.Kind == conf.FilterProcExec {
+			list = append(list, FilterProgram{Proc{Name: ofFilter + f.Name}, f.Proc, f.Pos})
+		}
+	}
+	return list
+}
+
+// Shown is the name of a program for the log.
+func (p *Proc) Shown() string { return strings.TrimPrefix(p.Name, ofFilter) }
+
+// identity names the pipe of a program. It is another one when the program has to
+// start anew, because it is started or told otherwise; the command is not in it.
+func (p *FilterProgram) identity() string {
+	c := p.Start
+	sum := sha256.Sum256(fmt.Appendf(nil, "%q%q%q%q%+v", c.Command, c.User, c.Group, c.Chroot, p.Told))
+	return "proc:" + p.Name + ":" + hex.EncodeToString(sum[:8])
+}
+
+// told tells which sessions a program is there for.
+func (d *DispatcherConf) told(proc string) (t Told) {
+	in := func(filter string) bool {
+		return slices.ContainsFunc(d.Members(filter), func(f *Filter) bool { return f.Proc == proc })
+	}
+	for i := range d.Listeners {
+		t.In = t.In || in(d.Listeners[i].Filter)
+	}
+	for i := range d.Relays {
+		t.Out = t.Out || in(d.Relays[i].Filter)
+	}
+	return t
 }
 
 func relay(a *conf.Action, ttl time.Duration) RelayAction {

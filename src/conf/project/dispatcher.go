@@ -2,6 +2,7 @@ package project
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 
 	"opensmtpd/src/conf"
@@ -10,7 +11,6 @@ import (
 // DispatcherConf is what the process that speaks SMTP must know.
 type DispatcherConf struct {
 	ServerName     string // in greetings and Received lines
-	ADMD           string // authserv-id that filters are told
 	SubAddrDelim   string // one character
 	MaxMessageSize int64  // bytes
 	MaxMails       int    // messages of one session
@@ -82,10 +82,44 @@ type FilterCond struct {
 	Regex bool
 }
 
+// Members returns the filters behind a name: itself, or those of its chain.
+func (d *DispatcherConf) Members(name string) []*Filter {
+	f := d.filter(name)
+	switch {
+	case f == nil:
+		return nil
+	case len(f.Chain) == 0:
+		return []*Filter{f}
+	}
+	var list []*Filter
+	for _, part := range f.Chain {
+		if g := d.filter(part); g != nil {
+			list = append(list, g)
+		}
+	}
+	return list
+}
+
+func (d *DispatcherConf) filter(name string) *Filter {
+	i := slices.IndexFunc(d.Filters, func(f Filter) bool { return f.Name == name })
+	if i < 0 {
+		return nil
+	}
+	return &d.Filters[i]
+}
+
 // Proc is a filter program that parent keeps running.
 type Proc struct {
 	Name     string
-	Identity string
+	Identity string // names the pipe; the same while all the rest is, and how it is started
+	Told     Told
+}
+
+// Told is what a program is told of the configuration when it starts.
+type Told struct {
+	ADMD string // the authserv-id
+	// In and Out tell whether it hears of sessions with clients and servers.
+	In, Out bool
 }
 
 // PKI is a certificate; the key stays with crypto, which signs under Name.

@@ -110,23 +110,45 @@ func TestDecodeOthers(t *testing.T) {
 	}
 }
 
-// TestProcIdentity holds that a program is another one when it is started in
-// another way, and that its command cannot be told from the identity.
-func TestProcIdentity(t *testing.T) {
-	base := conf.Proc{Command: "prog secret"}
-	seen := map[string]bool{ProcIdentity("f", &base): true}
-	for _, p := range []conf.Proc{
-		{Command: "prog other"}, {Command: base.Command, User: "u"}, {Command: base.Command, Group: "u"}, {Command: base.Command, Chroot: "u"},
-	} {
-		id := ProcIdentity("f", &p)
-		if seen[id] || strings.Contains(id, "prog") {
-			t.Errorf("%+v is %s", p, id)
-		}
-		seen[id] = true
+// TestProgramIdentity holds that a filter program is another one when it is
+// started or told otherwise, and that its command cannot be told from the identity.
+func TestProgramIdentity(t *testing.T) {
+	identity := func(change func(*load.Loaded, *conf.Proc)) string {
+		p := &conf.Proc{Name: "p", Command: "prog secret"}
+		l := &load.Loaded{Config: &conf.Config{
+			Procs: []*conf.Proc{p}, Filters: []*conf.Filter{{Name: "f", Kind: conf.FilterProc, Proc: p}},
+			Actions: []*conf.Action{{Name: "out", Method: conf.Relay}},
+		}, Listeners: []load.Listener{{Listen: &conf.Listen{}}, {Listen: &conf.Listen{}}}}
+		l.Server.Name = "mx.example.org"
+		change(l, p)
+		return FilterPrograms(l)[0].Identity
 	}
-	same := base
-	same.Comment = "#"
-	if !seen[ProcIdentity("f", &same)] {
-		t.Error("a comment makes it another")
+	seen := make(map[string]string)
+	for what, change := range map[string]func(*load.Loaded, *conf.Proc){
+		"nothing":           func(*load.Loaded, *conf.Proc) {},
+		"command":           func(_ *load.Loaded, p *conf.Proc) { p.Command = "prog other" },
+		"user":              func(_ *load.Loaded, p *conf.Proc) { p.User = "u" },
+		"group":             func(_ *load.Loaded, p *conf.Proc) { p.Group = "u" },
+		"chroot":            func(_ *load.Loaded, p *conf.Proc) { p.Chroot = "u" },
+		"admd":              func(l *load.Loaded, _ *conf.Proc) { l.Server.ADMD.Value = "example.org" },
+		"name":              func(l *load.Loaded, _ *conf.Proc) { l.Server.Name = "other.example.org" },
+		"smtp-in":           func(l *load.Loaded, _ *conf.Proc) { l.Listeners[0].Listen.Filter = "f" },
+		"smtp-out":          func(l *load.Loaded, _ *conf.Proc) { l.Actions[0].Filter = "f" },
+		"smtp-in, smtp-out": func(l *load.Loaded, _ *conf.Proc) { l.Listeners[0].Listen.Filter, l.Actions[0].Filter = "f", "f" },
+	} {
+		id := identity(change)
+		if old := seen[id]; old != "" || strings.Contains(id, "prog") {
+			t.Errorf("with another %s the program is %s, as with another %s", what, id, old)
+		}
+		seen[id] = what
+	}
+	for what, change := range map[string]func(*load.Loaded, *conf.Proc){
+		"nothing": func(_ *load.Loaded, p *conf.Proc) { p.Comment = "#" },
+		"admd":    func(l *load.Loaded, _ *conf.Proc) { l.Server.ADMD.Value, l.Server.Name = "example.org", "other" },
+		"smtp-in": func(l *load.Loaded, _ *conf.Proc) { l.Listeners[1].Listen.Filter = "f" },
+	} {
+		if seen[identity(change)] != what {
+			t.Errorf("with another %s the program is another one for no reason", what)
+		}
 	}
 }

@@ -49,13 +49,8 @@ func (p *Parent) openPrograms(ctx context.Context, pl *plan, diags *diag.List) {
 			diags.Errorf(pos, "%s: %s", spec.Name, reason(err))
 		}
 	}
-	for _, c := range pl.loaded.Procs {
-		add(c.Pos, filterProgram(c.Name, c), c)
-	}
-	for _, f := range pl.loaded.Filters {
-		if f.Kind == conf.FilterProcExec {
-			add(f.Pos, filterProgram("exec:"+f.Name, f.Proc), f.Proc)
-		}
+	for _, f := range project.FilterPrograms(pl.loaded) {
+		add(f.Pos, filterProgram(&f), f.Start)
 	}
 	for _, t := range pl.loaded.Tables {
 		if spec, ok := tableProgram(t); ok {
@@ -83,16 +78,13 @@ func (p *Parent) startProgram(ctx context.Context, pl *plan, spec programSpec, a
 
 // filterProgram is the program of a filter. A command without a directory is
 // looked for in the usual places, one with a relative path below libexec.
-func filterProgram(name string, c *conf.Proc) programSpec {
-	command := c.Command
+func filterProgram(f *project.FilterProgram) programSpec {
+	command := f.Start.Command
 	word, _, _ := strings.Cut(command, " ")
 	if strings.Contains(word, "/") && !filepath.IsAbs(word) {
 		command = filepath.Join(libExec(), word) + command[len(word):]
 	}
-	return programSpec{
-		Identity: project.ProcIdentity(name, c), Name: strings.TrimPrefix(name, "exec:"),
-		Role: proc.Dispatcher, Command: command,
-	}
+	return programSpec{Identity: f.Identity, Name: f.Shown(), Role: proc.Dispatcher, Command: command}
 }
 
 // tableProgram is the program of a table, when it has one: it is called by the

@@ -14,6 +14,7 @@ import (
 
 	"opensmtpd/src/clock"
 	"opensmtpd/src/conf"
+	"opensmtpd/src/conf/project"
 	"opensmtpd/src/mlog"
 	"opensmtpd/src/privsep/proc"
 )
@@ -244,7 +245,7 @@ func TestProgramSpecs(t *testing.T) {
 		"filter-x -b /c": "filter-x -b /c",
 		"sub/filter -d":  filepath.Join(libExec(), "sub/filter") + " -d",
 	} {
-		if got := filterProgram("f", &conf.Proc{Command: command}); got.Command != want || got.Role != proc.Dispatcher {
+		if got := filterProgram(&project.FilterProgram{Start: &conf.Proc{Command: command}}); got.Command != want || got.Role != proc.Dispatcher {
 			t.Errorf("%q becomes %+v, want %q", command, got, want)
 		}
 	}
