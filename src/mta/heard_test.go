@@ -34,7 +34,7 @@ func hearing(w *world) func() string {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	ps := filter.NewPrograms(clock.NewSystem(), mlog.New(w, true), func(string) {})
+	ps := filter.NewPrograms(clock.NewSystem(), mlog.New(&w.log, true), func(string) {})
 	d := &project.DispatcherConf{
 		Procs:   []project.Proc{{Name: "p", Identity: "p"}},
 		Filters: []project.Filter{{Name: "f", Kind: conf.FilterProc, Proc: "p"}},

@@ -55,10 +55,10 @@ func TestServerWithoutName(t *testing.T) {
 	if got := outcomes(w.send(w.task("b@far.example"))); got != "ok 250 2.0.0 taken\n" {
 		t.Error(got)
 	}
-	if l := w.lines("mta connecting"); len(l) != 1 || !strings.HasSuffix(l[0], " host="+nameless) {
+	if l := w.log.With("mta connecting"); len(l) != 1 || !strings.HasSuffix(l[0], " host="+nameless) {
 		t.Errorf("logged %q", l)
 	}
-	if l := w.lines("mta delivery"); len(l) != 1 || !strings.Contains(l[0], `relay="`+nameless+" ("+nameless+`)"`) {
+	if l := w.log.With("mta delivery"); len(l) != 1 || !strings.Contains(l[0], `relay="`+nameless+" ("+nameless+`)"`) {
 		t.Errorf("logged %q", l)
 	}
 }

@@ -86,7 +86,7 @@ func contents(t testing.TB, d disk.FS, name string) []byte {
 // wrong one is an error.
 func valuesOf(t testing.TB, d disk.FS) (right int, log string) {
 	t.Helper()
-	said := new(lines)
+	said := new(mlog.Memory)
 	opt := testOptions(5)
 	opt.Log = mlog.New(said, true)
 	s, err := Open(context.Background(), d, opt)

@@ -43,7 +43,7 @@ func TestRootGreylist(t *testing.T) {
 			}
 		})
 	}
-	port := freePort(t)
+	port := daemon.FreePort(t)
 	g := &greylisted{T: t, d: daemon.NewRoot(t, ""), conf: fmt.Sprintf(`filter grey phase rcpt-to match rcpt-to regex ".*" greylist GREY
 listen on 127.0.0.1 port $port filter grey
 listen on 192.0.2.1 port %[1]s filter grey

@@ -320,10 +320,10 @@ func genName(g mail.Gen) string { return fmt.Sprintf("generation-%d", g) }
 // Reasons for not starting are lines: one that names five directories can be
 // read.
 func TestFatal(t *testing.T) {
-	b := &logBook{more: make(chan struct{})}
-	p := &Parent{log: mlog.New(b, false)}
+	var b mlog.Memory
+	p := &Parent{log: mlog.New(&b, false)}
 	p.fatal(errors.Join(errors.New("spool: one"), errors.New("spool: two")))
-	if got := strings.Join(b.lines, "|"); got != "fatal: smtpd: spool: one|fatal: smtpd: spool: two" {
+	if got := strings.Join(b.Take(), "|"); got != "fatal: smtpd: spool: one|fatal: smtpd: spool: two" {
 		t.Errorf("logged %q", got)
 	}
 }

@@ -235,7 +235,7 @@ func diskFault(t *testing.T, errno syscall.Errno, code int, how string) {
 			t.Fatalf("fault at %d: answer %v, want %d", n, err, code)
 		}
 		if err != nil { // the administrator learns why
-			d.log.wait(errno.Error())
+			d.log.Await(errno.Error())
 		}
 		want := 1
 		if err == nil {

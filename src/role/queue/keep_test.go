@@ -93,5 +93,5 @@ func TestKeepBound(t *testing.T) {
 	if n := d.store.StateCount("greylist"); n != maxKept {
 		t.Errorf("%d values kept", n)
 	}
-	d.log.wait("too many")
+	d.log.Await("too many")
 }
