@@ -274,6 +274,15 @@ func TestMailboxRefused(t *testing.T) {
 	}
 }
 
+// TestAgentAsksForMailboxOfAnother: an agent that its user has taken over gets no
+// other box, where the daemon could open it.
+func TestAgentAsksForMailboxOfAnother(t *testing.T) {
+	h := newHouse(t, func(o *DeliveryOptions) { o.Unprivileged = false }, &conf.Action{Name: "box", Method: conf.MBOX})
+	if _, _, err := h.agentFor("box").mailbox("adam"); err == nil || !strings.Contains(err.Error(), "belongs to uid") {
+		t.Errorf("the box of adam: %v", err)
+	}
+}
+
 func TestCloseEndsAgents(t *testing.T) {
 	h := newHouse(t, nil, &conf.Action{Name: "md", Method: conf.Maildir})
 	h.spawn.stuck = true
