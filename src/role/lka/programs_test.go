@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"opensmtpd/src/lookup/table"
 	"opensmtpd/src/mail"
 	"opensmtpd/src/privsep/imsg"
 	"opensmtpd/src/privsep/msg"
@@ -34,7 +35,10 @@ type played struct {
 	ended chan struct{} // closed when the role has let it go
 }
 
-func play(t *testing.T, user string) *played {
+func play(t *testing.T, user string) *played { return serve(t, "alias", user) }
+
+// serve is play for another service than aliases.
+func serve(t *testing.T, service, user string) *played {
 	t.Helper()
 	ours, theirs, err := imsg.Pair()
 	if err != nil {
@@ -49,11 +53,13 @@ func play(t *testing.T, user string) *played {
 			f := strings.SplitN(in.Text(), "|", 8)
 			switch {
 			case in.Text() == "config|ready":
-				fmt.Fprint(theirs, "register|alias\nregister|ready\n")
+				fmt.Fprintf(theirs, "register|%s\nregister|ready\n", service)
 			case f[0] == "table" && user == "":
 				fmt.Fprint(theirs, "rubbish\n")
 			case f[0] == "table" && f[4] == "update":
 				fmt.Fprintf(theirs, "update-result|%s|error|no such luck\n", f[5])
+			case f[0] == "table" && f[4] == "check":
+				fmt.Fprintf(theirs, "check-result|%s|found\n", f[6])
 			case f[0] == "table":
 				fmt.Fprintf(theirs, "lookup-result|%s|found|%s\n", f[6], user)
 			}
@@ -217,5 +223,27 @@ func TestPatienceWithPrograms(t *testing.T) {
 	s.run(r)
 	if x := expandOne(t, r, question(t, "to=x+y@v.test")); x.Err == nil || x.Err.Code/100 != 4 {
 		t.Errorf("%+v", x)
+	}
+}
+
+// A filter asks whether a user is one of a table, which may know users by their
+// passwords alone.
+func TestQueryCredentials(t *testing.T) {
+	for service, want := range map[string]bool{"credentials": true, "string": true, "alias": false} {
+		s := newSystem(t, programs)
+		env := s.env(false)
+		env.Conf.Files = append(env.Conf.Files, serve(t, service, "bob:$2b$10$secret").file())
+		r, err := New(env)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.run(r)
+		m, fail := ask(t, t.Context(), r, proc.Dispatcher, &msg.Query{Gen: 1, Service: uint8(table.String), Match: true, Table: "people", Key: "bob"})
+		if fail != nil {
+			t.Fatal(fail)
+		}
+		if a := m.(*msg.Answer); a.Found != want || (a.Err == nil) != want || a.Value != "" {
+			t.Errorf("a table that serves %s says %+v", service, a)
+		}
 	}
 }

@@ -46,6 +46,10 @@ func (r *Role) tableAnswer(ctx context.Context, m *msg.Query) (*msg.Answer, erro
 	var err error
 	if m.Match {
 		reply.Found, err = t.Match(ctx, service, m.Key)
+		if service == table.String && errors.Is(err, table.ErrService) {
+			// A table program may know users by their passwords alone.
+			reply.Found, err = t.Match(ctx, table.Credentials, m.Key)
+		}
 	} else {
 		reply.Value, reply.Found, err = t.Lookup(ctx, service, m.Key)
 	}
