@@ -118,7 +118,7 @@ func TestProgramViolatesCVE2020_35680(t *testing.T) {
 }
 
 // An answer about a session that has gone is nobody's fault; nor is one that was
-// waited for in vain, once.
+// waited for in vain, once, by a program that answers others.
 func TestProgramAnswersLateCVE2020_35680(t *testing.T) {
 	r := newRig(t)
 	held := make(chan string, 1)
@@ -128,7 +128,7 @@ func TestProgramAnswersLateCVE2020_35680(t *testing.T) {
 			held <- line
 			return []string{}
 		}
-		if strings.Contains(line, "|helo|") {
+		if strings.HasSuffix(line, "|late") {
 			return []string{answerTo(<-held, "proceed"), "filter-dataline|77|77|x", answerTo(line, "proceed")}
 		}
 		return nil
@@ -140,19 +140,81 @@ func TestProgramAnswersLateCVE2020_35680(t *testing.T) {
 	r.clk.BlockWhile(1) // the handshake is over
 	fmt.Fprint(slow.nc, "EHLO x\r\n")
 	s.await("|ehlo|")
-	r.clk.BlockUntil(2) // the sweep of the server, and that of the filter
-	r.clk.Advance(requestTime)
-	if got := slow.reply(); !strings.HasPrefix(got, "421 4.3.0") {
-		t.Errorf("after its time the client is told %q", got)
-	}
-	r.close(slow)
-	c := r.dial()
-	if got := c.play("HELO y"); !strings.HasPrefix(got[1], "250") {
-		t.Errorf("the next client is told %q", got)
+	// The sweep of the server, its own wait and that of the filter.
+	r.clk.BlockUntil(2)
+	for _, name := range []string{"meanwhile", "late"} {
+		if name == "late" {
+			r.clk.Advance(requestTime)
+			if got := slow.reply(); !strings.HasPrefix(got, "421 4.3.0") {
+				t.Errorf("after its time the client is told %q", got)
+			}
+			r.close(slow)
+		}
+		c := r.dial()
+		if got := c.play("HELO " + name); !strings.HasPrefix(got[1], "250") {
+			t.Errorf("%s the next client is told %q", name, got)
+		}
+		r.close(c)
 	}
 	if len(r.ended) > 0 {
 		t.Errorf("it was given up: %s", r.log)
 	}
+}
+
+// A program that answers nobody any more is given up with the first who has waited
+// in vain: in its next life it may be well.
+func TestProgramHangs(t *testing.T) {
+	for at, phase := range []string{"connect", "ehlo", "mail-from", "rcpt-to", "data", "data-line", "commit"} {
+		t.Run(phase, func(t *testing.T) {
+			r := newRig(t)
+			s := &script{register: everything()}
+			s.react = func(line string) []string {
+				if strings.HasPrefix(line, "filter|") && strings.Contains(line, "|smtp-in|"+phase+"|") {
+					return []string{}
+				}
+				return nil
+			}
+			r.program("p", s)
+			r.filter(progFilter("f", "p", conf.TempFail))
+			c := r.dial()
+			at := min(at, 5)
+			if at > 0 {
+				c.play(session[:at-1]...)
+				fmt.Fprint(c.nc, session[at-1]+"\r\n")
+			}
+			r.clk.BlockUntil(2) // the sweep of the server, and who waits for the answer
+			r.clk.Advance(requestTime)
+			got := c.reply()
+			if strings.HasPrefix(got, "354") {
+				got = c.reply()
+			}
+			if !strings.HasPrefix(got, "421 4.3.0") {
+				t.Errorf("the client is told %q", got)
+			}
+			if id := <-r.ended; id != "id:p" {
+				t.Errorf("%q was given up", id)
+			}
+			r.close(c)
+		})
+	}
+}
+
+// One that ends in the middle of a line has not said it.
+func TestProgramHalfLine(t *testing.T) {
+	r := newRig(t)
+	s := &script{register: []string{"register|filter|smtp-in|ehlo"}}
+	s.react = func(line string) []string {
+		fmt.Fprint(s.nc, answerTo(line, "proceed"))
+		s.nc.Close()
+		return []string{}
+	}
+	r.program("p", s)
+	r.filter(progFilter("f", "p", conf.TempFail))
+	c := r.dial()
+	if got := c.play(session[:1]...); !strings.HasPrefix(got[1], "421 4.3.0") {
+		t.Errorf("the client is told %q", got)
+	}
+	<-r.ended
 	r.close(c)
 }
 

@@ -295,6 +295,7 @@ func (p *passage) finish(i int) {
 
 // wait waits until lines have come from any process.
 func (p *passage) wait(l *link) error {
+	lines := l.process.said.Load()
 	late, cancel := p.clock.After(requestTime)
 	defer cancel()
 	select {
@@ -305,6 +306,7 @@ func (p *passage) wait(l *link) error {
 	case <-p.ctx.Done():
 		return p.ctx.Err()
 	case <-late:
+		l.process.hung(lines)
 		return errSlow
 	}
 }

@@ -140,7 +140,7 @@ func (l *link) wakes(meanwhile func()) <-chan struct{} {
 // ask sends a request, whose line ends with the token, and waits for the answer.
 // rest is what comes behind the token.
 func (l *link) ask(ctx context.Context, head []byte, rest func([]byte) []byte) (said, error) {
-	token := newToken()
+	token, lines := newToken(), l.process.said.Load()
 	l.mu.Lock()
 	l.token = token
 	l.mu.Unlock()
@@ -160,6 +160,7 @@ func (l *link) ask(ctx context.Context, head []byte, rest func([]byte) []byte) (
 		err = ctx.Err()
 	case <-late:
 		err = errSlow
+		l.process.hung(lines)
 	}
 	l.giveUp()
 	return said{}, err

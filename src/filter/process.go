@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"opensmtpd/src/mail"
@@ -39,8 +40,10 @@ type process struct {
 	nc      net.Conn
 	out     *outbox
 	hooks   hooks         // not changed once ready is closed
+	said    atomic.Uint64 // how many lines it has said
 	ready   chan struct{} // closed after the handshake
 	dead    chan struct{} // closed when nothing more comes of it
+	calm    func()        // ends the wait for the handshake
 	die     sync.Once
 
 	mu      sync.Mutex
@@ -54,11 +57,13 @@ func newProcess(g *Program, nc net.Conn) *process {
 		program: g, nc: nc, out: newOutbox(), links: make(map[mail.SessionID]*link),
 		ready: make(chan struct{}), dead: make(chan struct{}),
 	}
+	late, calm := g.owner.clock.After(handshakeTime)
+	p.calm = calm
 	p.out.add(g.greeting())
 	wg := &g.owner.wg
 	wg.Go(func() { p.fail(p.out.run(nc)) })
 	wg.Go(func() { p.fail(p.listen()) })
-	wg.Go(p.hurry)
+	wg.Go(func() { p.hurry(late) })
 	return p
 }
 
@@ -74,9 +79,8 @@ func (g *Program) greeting() []byte {
 }
 
 // hurry ends a program that takes too long for the handshake.
-func (p *process) hurry() {
-	late, cancel := p.program.owner.clock.After(handshakeTime)
-	defer cancel()
+func (p *process) hurry(late <-chan struct{}) {
+	defer p.calm()
 	select {
 	case <-p.ready:
 	case <-p.dead:
@@ -96,6 +100,7 @@ func (p *process) listen() error {
 		case err != nil:
 			return err
 		}
+		p.said.Add(1)
 		line = line[:len(line)-1]
 		if err := p.hear(line); err != nil {
 			return fmt.Errorf("%w: %.100q", err, line)
@@ -117,6 +122,7 @@ func (p *process) hear(line []byte) error {
 		done, err := p.hooks.register(string(m.text))
 		if done {
 			p.program.owner.log.FilterReady(p.program.name)
+			p.calm()
 			close(p.ready)
 		}
 		return err
@@ -137,6 +143,14 @@ func (p *process) hear(line []byte) error {
 	}
 	l.talk.mention(p.program.name, string(m.text), p.program.owner.clock.Now())
 	return nil
+}
+
+// hung gives up a process that has said nothing, to nobody, while somebody waited
+// in vain; at the beginning it had said so many lines.
+func (p *process) hung(lines uint64) {
+	if p.said.Load() == lines {
+		p.fail(errSlow)
+	}
 }
 
 func (p *process) isReady() bool {

@@ -151,7 +151,7 @@ func TestFilters(t *testing.T) {
 // leave the daemon alive, and sessions with a temporary failure or, if asked for,
 // without the filter.
 func TestFilterProgramsBroken(t *testing.T) {
-	for _, command := range []string{"/nonexistent/filter", "/bin/echo hello", "/bin/false", "/bin/cat"} {
+	for _, command := range []string{"/nonexistent/filter", "/bin/echo hello", "/bin/false", "/bin/cat", "/usr/bin/yes", "/usr/bin/printf register"} {
 		for _, option := range []string{"", " on-failure bypass"} {
 			t.Run(command+option, func(t *testing.T) {
 				t.Parallel()
