@@ -288,3 +288,62 @@ func TestFilterOutgoing(t *testing.T) {
 		t.Errorf("it heard what it must not:\n%s", all)
 	}
 }
+
+// TestFilterExamples runs the programs that smtpd-filters(7) shows.
+func TestFilterExamples(t *testing.T) {
+	t.Parallel()
+	manual, err := os.ReadFile("../../man/smtpd-filters.7")
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := daemon.New(t, daemon.Basic)
+	var names []string
+	conf := ""
+	for _, text := range strings.Split(string(manual), "\n#!")[1:] {
+		text, _, _ = strings.Cut(text, ".Ed\n")
+		name := fmt.Sprintf("example%d", len(names))
+		if err := os.WriteFile(d.Path(name), []byte("#!"+strings.ReplaceAll(text, `\e`, `\`)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		conf += fmt.Sprintf("filter %s proc-exec %q\n", name, d.Path(name))
+		names = append(names, name)
+	}
+	if len(names) != 2 {
+		t.Fatalf("there are %d examples", len(names))
+	}
+	d.Configure(conf + "listen on 127.0.0.1 port $port filter { " + strings.Join(names, ", ") + " }\naction here maildir $box\nmatch for local action here\n")
+	d.Start()
+	for i, hello := range []string{"localhost", "client.example.org"} {
+		nc, err := net.Dial("tcp", d.Addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer nc.Close()
+		in := bufio.NewReader(nc)
+		say := func(line, want string) {
+			t.Helper()
+			if line != "" {
+				fmt.Fprint(nc, line+"\r\n")
+			}
+			if got, err := in.ReadString('\n'); err != nil || !strings.HasPrefix(got, want) {
+				t.Errorf("%q is answered %q, %v; want %q", line, got, err, want)
+			}
+		}
+		say("", "220 ")
+		say("HELO "+hello, []string{"550 5.7.1 that is me", "250 "}[i])
+		if i == 0 {
+			continue
+		}
+		for n := range 2 {
+			say("MAIL FROM:<eve@example.org>", "250 ")
+			say("RCPT TO:<"+me(t)+">", "250 ")
+			say("DATA", "354 ")
+			say(fmt.Sprintf("Subject: %d|a\\b\r\n\r\n..dot\r\n -n *\r\n.", n), "250 ")
+		}
+	}
+	for _, text := range d.AwaitMail(2) {
+		if strings.Count(text, "X-Passed: mx.example.org\nReceived: ") != 1 || !strings.Contains(text, `|a\b`+"\n") || !strings.HasSuffix(text, "\n\n.dot\n -n *\n") {
+			t.Errorf("delivered %q", text)
+		}
+	}
+}

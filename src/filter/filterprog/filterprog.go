@@ -8,6 +8,11 @@
 // another goroutine: smtpd asks on behalf of many sessions at the same time.
 //
 // What the program writes to its standard error stands in smtpd's log.
+//
+// A program outside of smtpd's source has the package by a replacement in its
+// go.mod:
+//
+//	go mod edit -require opensmtpd@v0.0.0 -replace opensmtpd=/path/to/the/source
 package filterprog
 
 import (
@@ -65,7 +70,8 @@ func New(stdin io.Reader, stdout io.Writer) *Program {
 // It is complete once the first function is called.
 func (p *Program) Config(key string) string { return p.config[key] }
 
-// OnReport has f called for an event, "smtp-in|link-connect" for example.
+// OnReport has f called for an event, "smtp-in|link-connect" for example;
+// "smtp-in|*" is for those of a subsystem that have no function of their own.
 func (p *Program) OnReport(event string, f func(*Session, Event)) { p.reports[event] = f }
 
 // OnRequest has f called to decide at a phase, "mail-from" for example.
@@ -141,11 +147,8 @@ func (p *Program) greet() error {
 			p.config[f[1]] = f[2]
 		}
 	}
-	for _, event := range sorted(p.reports) {
+	for _, event := range p.events() {
 		fmt.Fprintf(p.out, "register|report|%s\n", event)
-	}
-	if p.reports["smtp-in|link-disconnect"] == nil {
-		fmt.Fprint(p.out, "register|report|smtp-in|link-disconnect\n") // to forget sessions
 	}
 	for _, phase := range sorted(p.requests) {
 		fmt.Fprintf(p.out, "register|filter|smtp-in|%s\n", phase)
@@ -156,6 +159,28 @@ func (p *Program) greet() error {
 	_, err := p.out.WriteString("register|ready\n")
 	return err
 }
+
+// events returns what to register: what there are functions for, each event once,
+// and the ends of sessions, to forget them.
+func (p *Program) events() []string {
+	want := make(map[string]bool)
+	for event := range p.reports {
+		subsystem, _, _ := strings.Cut(event, "|")
+		if all := subsystem + "|*"; p.reports[all] != nil {
+			event = all
+		} else {
+			want[subsystem+end] = true
+		}
+		want[event] = true
+	}
+	if p.reports["smtp-in|*"] == nil {
+		want["smtp-in"+end] = true // requests are of its sessions
+	}
+	return sorted(want)
+}
+
+// end is the last event of a session, behind its subsystem.
+const end = "|link-disconnect"
 
 func sorted[T any](m map[string]T) []string {
 	var list []string
@@ -218,7 +243,11 @@ var fields = map[string]int{
 
 func (p *Program) report(s *Session, h head, rest string) {
 	name := string(h.what)
-	if f := p.reports[string(h.subsystem)+"|"+name]; f != nil {
+	f := p.reports[string(h.subsystem)+"|"+name]
+	if f == nil {
+		f = p.reports[string(h.subsystem)+"|*"]
+	}
+	if f != nil {
 		f(s, Event{Name: name, Subsystem: string(h.subsystem), Time: string(h.time), Params: strings.SplitN(rest, "|", max(1, fields[name]))})
 	}
 	if name == "link-disconnect" {
