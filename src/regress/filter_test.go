@@ -67,7 +67,7 @@ func TestFilters(t *testing.T) {
 	t.Parallel()
 	d := daemon.New(t, daemon.Basic)
 	d.Configure(fmt.Sprintf(filtered, logged(t, d, passthrough(t))))
-	d.Start()
+	d.Start("-v")
 	me := me(t)
 	c := d.Dial()
 	send := func(c *load.Conn, from string) error {
@@ -120,6 +120,7 @@ func TestFilters(t *testing.T) {
 	}
 	next := programPid(d, pid)
 	d.AwaitLog(`info: pass: program started again`)
+	d.AwaitLog(`(?s)debug: filter: pass: ready.*debug: filter: pass: ready`)
 	c = d.Dial()
 	if err := send(c, "eve@example.org"); err != nil {
 		t.Errorf("with the program in its next life: %v", err)
