@@ -1,5 +1,11 @@
 package ctl
 
+import (
+	"time"
+
+	"opensmtpd/src/queue/envelope"
+)
+
 // QueueRow is one line of "smtpctl show queue" (msg.VerbList).
 type QueueRow struct {
 	ID      string   `json:"evpid"`            // 16 hexadecimal digits
@@ -17,6 +23,60 @@ type QueueRow struct {
 	Seconds int64    `json:"seconds"`          // pending: until the next attempt (may be negative); inflight: since it began
 	Error   string   `json:"error,omitempty"`  // the last failure, one line
 	Action  string   `json:"action,omitempty"` // name of the action
+}
+
+// RowOf is the row of an envelope, but for what the run queue knows of it; ttl is
+// for one that does not say how long it lives.
+func RowOf(e *envelope.Envelope, ttl time.Duration) QueueRow {
+	if e.TTL > 0 {
+		ttl = e.TTL
+	}
+	return QueueRow{
+		ID: e.ID.String(), Source: source(e), Type: typeName(e.Type), Flags: flagNames(e.Flags),
+		Sender: e.Sender.String(), Rcpt: e.Rcpt.String(), Dest: e.Dest.String(),
+		Created: e.Created.Unix(), Expires: e.Created.Add(ttl).Unix(), LastTry: envelope.Unix(e.LastTry),
+		Retry: int(e.Retry), Error: e.ErrorLine, Action: e.Action,
+	}
+}
+
+func source(e *envelope.Envelope) string {
+	switch a := e.Source.Addr(); {
+	case !a.IsValid():
+		return "local"
+	case a.Unmap().Is4():
+		return "inet4"
+	}
+	return "inet6"
+}
+
+func typeName(t envelope.Type) string {
+	switch t {
+	case envelope.MTA:
+		return "mta"
+	case envelope.Bounce:
+		return "bounce"
+	}
+	return "mda"
+}
+
+func flagNames(flags envelope.Flags) []string {
+	var names []string
+	for _, f := range []struct {
+		flag envelope.Flags
+		name string
+	}{
+		{envelope.IsBounce, "bounce"},
+		{envelope.Authenticated, "auth"},
+		{envelope.Internal, "internal"},
+		{envelope.SMTPUTF8, "smtputf8"},
+		{envelope.RequireTLS, "requiretls"},
+		{envelope.TLSOptional, "tlsoptional"},
+	} {
+		if flags&f.flag != 0 {
+			names = append(names, f.name)
+		}
+	}
+	return names
 }
 
 // StatusRow is the answer to "smtpctl show status": each is "running" or

@@ -147,6 +147,17 @@ cat > ` + d.Path("got.tmp") + ` && mv ` + d.Path("got.tmp") + ` ` + d.Path("got"
 	if st := d.Stop(); st != 0 {
 		t.Fatalf("status %d", st)
 	}
+	// Meanwhile it can be looked at on the disk.
+	want := m[1] + "|inet4|mda||sender@example.org|" + me(t) + "+ext@localhost|" + me(t) + "+ext@localhost|"
+	if q := d.Ctl("show", "queue"); !strings.HasPrefix(q, want) || !strings.Contains(q, "|offline||") {
+		t.Errorf("without a daemon show queue says %s", q)
+	}
+	if q := d.Ctl("-j", "show", "queue", m[1][:8]); !strings.Contains(q, `"state":"offline"`) || d.Ctl("show", "queue", "00000001") != "" {
+		t.Errorf("without a daemon show queue of a message says %s", q)
+	}
+	if e, b := d.Ctl("show", "envelope", m[1]), d.Ctl("show", "message", m[1]); !strings.Contains(e, "sender: sender@example.org\n") || !strings.Contains(b, "Subject: through a command\n") {
+		t.Errorf("without a daemon the envelope is %s, the message %s", e, b)
+	}
 	if err := os.WriteFile(d.Path("open"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"opensmtpd/src/ctl"
+	"opensmtpd/src/privsep/msg"
 )
 
 // outcome is what -j writes for a command that has nothing to list.
@@ -88,7 +89,18 @@ func showRaw(s *session, c *command, params []string) error {
 		_, err := s.out.Write(p)
 		return err
 	}})
-	return err
+	if err == nil {
+		return nil
+	}
+	d, err := s.onDisk(err)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	if c.verb == msg.VerbEnvelope {
+		return d.showEnvelope(s, params[0])
+	}
+	return d.showMessage(s, params[0])
 }
 
 // showMessageOf shows the message that an envelope belongs to.
@@ -97,11 +109,20 @@ func showMessageOf(s *session, c *command, params []string) error {
 }
 
 func showQueue(s *session, c *command, params []string) error {
-	_, err := s.ask(c, params, ctl.Answer{Row: rowOf(s, func(row *ctl.QueueRow) error {
+	print := func(row *ctl.QueueRow) error {
 		_, err := s.out.WriteString(queueLine(row))
 		return err
-	})})
-	return err
+	}
+	_, err := s.ask(c, params, ctl.Answer{Row: rowOf(s, print)})
+	if err == nil {
+		return nil
+	}
+	d, err := s.onDisk(err)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.list(s, params, print)
 }
 
 // queueLine is a line of "show queue", as smtpctl(8) describes it.

@@ -12,6 +12,7 @@ import (
 
 	"opensmtpd/src/ctl"
 	"opensmtpd/src/ctl/invoke"
+	"opensmtpd/src/paths"
 	"opensmtpd/src/version"
 )
 
@@ -20,7 +21,7 @@ type session struct {
 	ctx    context.Context
 	call   *invoke.Call
 	out    *bufio.Writer
-	socket string
+	places paths.Set
 	client *ctl.Client
 	json   bool
 }
@@ -54,7 +55,7 @@ func Run(ctx context.Context, call *invoke.Call) int {
 		call.Errorf("%v", err)
 		return invoke.Failure
 	}
-	s.socket = places.Socket
+	s.places = places
 	if call.Name == "mailq" {
 		args = []string{"show", "queue"}
 	}
@@ -110,7 +111,7 @@ func (s *session) run(c *command, params []string) int {
 // ask sends the request of a command and waits for the end of its answer.
 func (s *session) ask(c *command, params []string, a ctl.Answer) (uint32, error) {
 	if s.client == nil {
-		client, err := ctl.Dial(s.ctx, s.socket, version.Build)
+		client, err := ctl.Dial(s.ctx, s.places.Socket, version.Build)
 		if err != nil {
 			return 0, err
 		}

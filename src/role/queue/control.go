@@ -251,17 +251,13 @@ func (r *Role) row(id mail.EnvelopeID, m *msg.Control) (ctl.QueueRow, bool) {
 		return ctl.QueueRow{}, false
 	}
 	now := r.env.Clock.Now()
-	ttl := e.TTL
-	if ttl <= 0 {
-		ttl = r.conf.Load().ttl(e.Action)
+	row := ctl.RowOf(&e, r.conf.Load().ttl(e.Action))
+	row.State, row.Seconds = "pending", int64(info.When.Sub(now).Round(time.Second)/time.Second)
+	if info.Suspended {
+		row.Flags = append(row.Flags, "suspend")
 	}
-	row := ctl.QueueRow{
-		ID: id.String(), Source: source(&e), Type: typeName(info.Type),
-		Flags:  flagNames(&e, info),
-		Sender: e.Sender.String(), Rcpt: e.Rcpt.String(), Dest: e.Dest.String(),
-		Created: e.Created.Unix(), Expires: e.Created.Add(ttl).Unix(), LastTry: envelope.Unix(e.LastTry),
-		Retry: int(e.Retry), Error: e.ErrorLine, Action: e.Action,
-		State: "pending", Seconds: int64(info.When.Sub(now).Round(time.Second) / time.Second),
+	if info.Held {
+		row.Flags = append(row.Flags, "hold")
 	}
 	if info.Inflight {
 		row.State, row.Seconds, row.LastTry = "inflight", -row.Seconds, info.When.Unix()
@@ -273,48 +269,6 @@ func (r *Role) row(id mail.EnvelopeID, m *msg.Control) (ctl.QueueRow, bool) {
 // they submitted themselves on this machine.
 func mayShow(e *envelope.Envelope, m *msg.Control) bool {
 	return m.Operator || e.LocalUID == m.UID && e.LocalUID != 0
-}
-
-func source(e *envelope.Envelope) string {
-	switch a := e.Source.Addr(); {
-	case !a.IsValid():
-		return "local"
-	case a.Unmap().Is4():
-		return "inet4"
-	}
-	return "inet6"
-}
-
-func typeName(t envelope.Type) string {
-	switch t {
-	case envelope.MTA:
-		return "mta"
-	case envelope.Bounce:
-		return "bounce"
-	}
-	return "mda"
-}
-
-func flagNames(e *envelope.Envelope, info runq.Info) []string {
-	var names []string
-	for _, f := range []struct {
-		set  bool
-		name string
-	}{
-		{e.Flags&envelope.IsBounce != 0, "bounce"},
-		{e.Flags&envelope.Authenticated != 0, "auth"},
-		{e.Flags&envelope.Internal != 0, "internal"},
-		{e.Flags&envelope.SMTPUTF8 != 0, "smtputf8"},
-		{e.Flags&envelope.RequireTLS != 0, "requiretls"},
-		{e.Flags&envelope.TLSOptional != 0, "tlsoptional"},
-		{info.Suspended, "suspend"},
-		{info.Held, "hold"},
-	} {
-		if f.set {
-			names = append(names, f.name)
-		}
-	}
-	return names
 }
 
 // showEnvelope gives the text form of one envelope.
