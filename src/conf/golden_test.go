@@ -22,6 +22,7 @@ import (
 	"opensmtpd/src/conf/diag"
 	"opensmtpd/src/conf/load"
 	"opensmtpd/src/conf/printer"
+	"opensmtpd/src/lookup/table"
 	"opensmtpd/src/pki"
 )
 
@@ -102,7 +103,7 @@ func machine(files fstest.MapFS) load.Machine {
 		UserExists: func(name string) (bool, error) { return name == "vmail" || name == "_filter", nil },
 		MailName:   "/etc/mail/mailname",
 		LibExecs:   []string{"/usr/local/libexec/smtpd"},
-		Values:     pki.Words(check.Values{}),
+		Values:     pki.Words(table.Words(check.Values{})),
 	}
 	return m
 }

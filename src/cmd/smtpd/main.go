@@ -18,6 +18,7 @@ import (
 	"opensmtpd/src/conf/load"
 	"opensmtpd/src/conf/printer"
 	"opensmtpd/src/lookup/mapdb"
+	"opensmtpd/src/lookup/table"
 	"opensmtpd/src/pki"
 	"opensmtpd/src/privsep/proc"
 	"opensmtpd/src/role/ca"
@@ -74,6 +75,8 @@ func run(ctx context.Context, args []string, _ io.Reader, stdout, stderr io.Writ
 func check(ctx context.Context, o options, stdout, stderr io.Writer) int {
 	m := pki.Machine(load.System(), time.Now())
 	m.CheckMap, m.CheckPair = mapdb.Check, checkPair
+	m.Values = table.Words(m.Values)
+	m.Values.Entries = table.Entries
 	loaded, diags := load.File(ctx, m, o.conf, o.macros)
 	least := diag.Warning
 	if o.verbose {

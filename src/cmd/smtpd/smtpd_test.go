@@ -178,6 +178,35 @@ func TestCheck(t *testing.T) {
 	}
 }
 
+// TestCheckTables holds that -n reads what is in table files: what keeps the
+// daemon from starting is an error, what it can do without a warning, and nothing
+// makes it wait.
+func TestCheckTables(t *testing.T) {
+	dir, addr := state(t)
+	users := filepath.Join(dir, "users")
+	configure(t, dir, addr, "table users file:"+users+"\naction \"v\" expand-only virtual <users>\nmatch for domain example.org action \"v\"\n")
+	for text, want := range map[string]string{
+		"joe@example.org joe\nann@example.org ann bob\n": users + `:2:1: warning: alias "ann@example.org": "ann bob" is no user`,
+		"joe@example.org joe\n\tann\n":                   "table users: " + users + ":2: invalid map entry: a line that goes on ends in a backslash",
+		"":                                               "table users: " + users + ": not a regular file",
+	} {
+		if err := os.Remove(users); err != nil && !errors.Is(err, os.ErrNotExist) {
+			t.Fatal(err)
+		}
+		err := syscall.Mkfifo(users, 0o600)
+		if text != "" {
+			err = errors.Join(err, os.Remove(users), os.WriteFile(users, []byte(text), 0o600))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		code, _, errs := exitOf(t, "-n", "-f", filepath.Join(dir, "smtpd.conf"))
+		if fails := !strings.Contains(want, "warning"); (code != 0) != fails || !strings.Contains(errs, want) {
+			t.Errorf("%q: status %d, %s", text, code, errs)
+		}
+	}
+}
+
 func TestUsage(t *testing.T) {
 	code, _, errs := exitOf(t, "-h")
 	if code != 1 || !strings.Contains(errs, "version: OpenSMTPD 7.8.0") || !strings.Contains(errs, "usage: smtpd [-dFhnv]") {

@@ -21,6 +21,13 @@ type Values struct {
 	// Ciphers returns the words that select nothing here.
 	Ciphers   func(list string) (missing []string, err error)
 	Protocols func(list string) error
+
+	Alias     func(value string) error      // what a name is expanded to
+	Password  func(user, hash string) error // of a user of a listener
+	Addresses func(list string) error       // that a user may send from
+	// Entries calls fn for each entry of a file or db as u finds it, with its line
+	// or 0. again tells that the key is there several times.
+	Entries func(u conf.Use, t *conf.Table, fn func(line int, e conf.Entry, again bool)) error
 }
 
 // Config adds all that is wrong with cfg to diags.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"opensmtpd/src/conf"
+	"opensmtpd/src/conf/diag"
 	"opensmtpd/src/mda/format"
 )
 
@@ -132,7 +133,10 @@ func (c *checker) relay(a *conf.Action) {
 		c.hinted(a.Place("srs"), "add srs key SECRET", "an srs key is required for srs to be specified in an action")
 	}
 	if a.Host != "" {
-		c.relayURL(a, a.Host, a.Place("url"), true)
+		if f := c.relayURL(a, a.Host, true); f.Message != "" {
+			f.Pos = a.Place("url")
+			c.diags.Add(f)
+		}
 	}
 	if a.MailFrom != "" && !validMailbox(a.MailFrom) {
 		c.diags.Errorf(a.Place("mail-from"), "%q is not a mail address", a.MailFrom)
@@ -143,18 +147,21 @@ func (c *checker) relay(a *conf.Action) {
 }
 
 // relayURL checks one url of an action, or the only one.
-func (c *checker) relayURL(a *conf.Action, url string, pos conf.Pos, only bool) {
+func (c *checker) relayURL(a *conf.Action, url string, only bool) diag.Diag {
 	u, err := conf.ParseRelay(url)
+	f := diag.Diag{Severity: diag.Error}
 	switch {
 	case err != nil:
-		c.diags.Errorf(pos, "relay url %q: %v", url, err)
+		f.Message = fmt.Sprintf("relay url %q: %v", url, err)
 	case a.TLS && (u.Scheme == "smtp+notls" || u.Scheme == "lmtp"):
-		c.diags.Errorf(later(pos, a.Place("tls")), "tls and %s:// are mutually exclusive", u.Scheme)
+		f.Message = fmt.Sprintf("tls and %s:// are mutually exclusive", u.Scheme)
 	case u.Label != "" && a.AuthTable == "":
-		c.hinted(pos, "add auth <table>", "the label %q of relay url %q needs a table of credentials", u.Label, url)
+		f.Message = fmt.Sprintf("the label %q of relay url %q needs a table of credentials", u.Label, url)
+		f.Hint = "add auth <table>"
 	case u.Label == "" && a.AuthTable != "" && only:
-		c.diags.Warnf(pos, "relay url %q has no label: auth has no effect", url)
+		f.Severity, f.Message = diag.Warning, fmt.Sprintf("relay url %q has no label: auth has no effect", url)
 	}
+	return f
 }
 
 // match checks that what a rule names exists.

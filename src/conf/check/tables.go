@@ -2,10 +2,12 @@ package check
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
 	"opensmtpd/src/conf"
+	"opensmtpd/src/conf/diag"
 )
 
 // uses checks every mention of a table: that it exists, that it holds what is
@@ -67,89 +69,192 @@ func (c *checker) kind(u conf.Use, t *conf.Table) bool {
 	return true
 }
 
-// entries checks the elements of a static table against its use.
+// entries checks the elements of a table against its use: those of a file as far
+// as somebody reads it to us, and they are warned of, since the others serve.
 func (c *checker) entries(u conf.Use, t *conf.Table) {
 	check := c.entryCheck(u)
-	if u.Service == conf.RelayHostService || u.Service == conf.RelayMapService {
-		c.relayEntries(u, t)
-		return
-	}
-	if check == nil || t.Backend != "static" {
+	if t.Backend != "static" {
+		c.fileEntries(u, t, check)
 		return
 	}
 	for _, e := range t.Entries {
+		pos := e.Pos
+		if pos.IsZero() {
+			pos = u.Pos
+		}
+		if f := check(e); f.Message != "" {
+			f.Pos = pos
+			c.diags.Add(f)
+		}
+	}
+}
+
+// maxSaid bounds what is said of one file.
+const maxSaid = 10
+
+func (c *checker) fileEntries(u conf.Use, t *conf.Table, check entryCheck) {
+	if c.values.Entries == nil || t.Backend != "file" && t.Backend != "db" {
+		return
+	}
+	said := 0
+	err := c.values.Entries(u, t, func(line int, e conf.Entry, again bool) {
+		f := check(e)
+		if again && f.Message == "" {
+			f.Message = fmt.Sprintf("%q is there twice: the last one counts", e.Key)
+		}
+		if f.Message == "" || said > maxSaid {
+			return
+		}
+		if said++; said > maxSaid {
+			f.Message, f.Hint = "and so on", ""
+		}
+		f.Severity, f.Pos = diag.Warning, conf.Pos{File: t.Config, Line: line, Col: 1}
+		if line == 0 {
+			f.Message, f.Pos = "table "+t.Name+": "+f.Message, t.Place("config")
+		}
+		c.diags.Add(f)
+	})
+	if err != nil {
+		c.diags.Errorf(t.Place("config"), "table %s: %v", t.Name, err)
+	}
+}
+
+// entryCheck tells what is wrong with an entry, in a finding without a place.
+type entryCheck func(conf.Entry) diag.Diag
+
+func right(conf.Entry) diag.Diag { return diag.Diag{} }
+
+// wrong makes an entryCheck of what returns errors.
+func wrong(check func(conf.Entry) error) entryCheck {
+	return func(e conf.Entry) diag.Diag {
 		if err := check(e); err != nil {
-			pos := e.Pos
-			if pos.IsZero() {
-				pos = u.Pos
-			}
-			c.diags.Errorf(pos, "%v", err)
+			return diag.Diag{Severity: diag.Error, Message: err.Error()}
 		}
+		return diag.Diag{}
 	}
 }
 
-// relayEntries checks the urls of a table against the action that uses it.
-func (c *checker) relayEntries(u conf.Use, t *conf.Table) {
-	for _, a := range c.cfg.Actions {
-		if &a.Node != u.Node {
-			continue
-		}
-		for _, e := range t.Entries {
-			url := e.Key
-			if t.Kind == conf.Map {
-				url = e.Value
-			}
-			c.relayURL(a, url, e.Pos, false)
-		}
+// value makes an entryCheck of what reads the value of a key.
+func value(what string, read func(string) error) entryCheck {
+	if read == nil {
+		return right
 	}
+	return wrong(func(e conf.Entry) error {
+		if err := read(e.Value); err != nil {
+			return fmt.Errorf("%s %q: %w", what, e.Key, err)
+		}
+		return nil
+	})
 }
 
-// entryCheck returns how to look at the entries of a table for a use, or nil.
-func (c *checker) entryCheck(u conf.Use) func(conf.Entry) error {
-	switch {
-	case u.Regex:
-		return func(e conf.Entry) error {
-			if _, err := conf.CompileRegex(e.Key); err != nil {
-				return fmt.Errorf("regular expression %q: %s", e.Key, strings.TrimPrefix(err.Error(), "error parsing regexp: "))
-			}
-			return nil
-		}
-	case u.Service == conf.NetAddrService || u.Service == conf.AddrNameService:
-		return func(e conf.Entry) error {
-			if e.Key == "local" {
-				return nil
-			}
-			if _, _, err := conf.ParseNet(e.Key); err != nil {
-				return fmt.Errorf("%q is %w", e.Key, err)
-			}
-			return nil
-		}
-	case u.Service == conf.SourceService:
-		return func(e conf.Entry) error {
-			p, _, err := conf.ParseNet(e.Key)
-			switch {
-			case err != nil:
-				return fmt.Errorf("%q is %w", e.Key, err)
-			case !p.IsSingleIP():
-				return fmt.Errorf("%q is a network, an address is needed", e.Key)
-			}
-			return nil
-		}
-	case u.Service == conf.UserInfoService:
-		return func(e conf.Entry) error { return checkUserInfo(e.Key, e.Value) }
-	case u.Service == conf.CredentialsService && strings.HasPrefix(u.What, "action"):
-		return func(e conf.Entry) error {
-			if user, _, ok := strings.Cut(e.Value, ":"); !ok || user == "" {
-				return fmt.Errorf("credentials of %q must be user:password", e.Key)
-			}
-			return nil
-		}
+// entryCheck returns how to look at the entries of a table for a use.
+func (c *checker) entryCheck(u conf.Use) entryCheck {
+	if u.Regex {
+		return wrong(regex)
+	}
+	switch u.Service {
+	case conf.NetAddrService, conf.AddrNameService:
+		return wrong(netAddr)
+	case conf.SourceService:
+		return wrong(source)
+	case conf.UserInfoService:
+		return wrong(func(e conf.Entry) error { return userInfo(e.Key, e.Value) })
+	case conf.AliasService, conf.VirtualService:
+		return value("alias", c.values.Alias)
+	case conf.MailAddrMapService:
+		return value("user", c.values.Addresses)
+	case conf.DomainService:
+		return domain
+	case conf.RelayHostService, conf.RelayMapService:
+		return c.relayEntry(u)
+	case conf.CredentialsService:
+		return c.credentials(u)
+	case conf.MailAddrService, conf.StringService:
+	}
+	return right
+}
+
+func regex(e conf.Entry) error {
+	if _, err := conf.CompileRegex(e.Key); err != nil {
+		return fmt.Errorf("regular expression %q: %s", e.Key, strings.TrimPrefix(err.Error(), "error parsing regexp: "))
 	}
 	return nil
 }
 
-// checkUserInfo checks uid:gid:home.
-func checkUserInfo(name, value string) error {
+func netAddr(e conf.Entry) error {
+	if e.Key == "local" {
+		return nil
+	}
+	if _, _, err := conf.ParseNet(e.Key); err != nil {
+		return fmt.Errorf("%q is %w", e.Key, err)
+	}
+	return nil
+}
+
+func source(e conf.Entry) error {
+	p, _, err := conf.ParseNet(e.Key)
+	switch {
+	case err != nil:
+		return fmt.Errorf("%q is %w", e.Key, err)
+	case !p.IsSingleIP():
+		return fmt.Errorf("%q is a network, an address is needed", e.Key)
+	}
+	return nil
+}
+
+// domain warns of what is no domain and so matches none.
+func domain(e conf.Entry) diag.Diag {
+	f := diag.Diag{Severity: diag.Warning}
+	if strings.ContainsAny(e.Key, "@/ \t") {
+		f.Message = fmt.Sprintf("%q is not a domain, and matches nothing", e.Key)
+	}
+	if strings.Contains(e.Key, "@") {
+		f.Hint = "for mail addresses there are for rcpt-to and from mail-from"
+	}
+	return f
+}
+
+// relayEntry looks at the urls of a table for the action that uses it.
+func (c *checker) relayEntry(u conf.Use) entryCheck {
+	i := slices.IndexFunc(c.cfg.Actions, func(a *conf.Action) bool { return &a.Node == u.Node })
+	if i < 0 {
+		return right
+	}
+	return func(e conf.Entry) diag.Diag {
+		url := e.Key
+		if u.Service == conf.RelayMapService {
+			url = e.Value
+		}
+		return c.relayURL(c.cfg.Actions[i], url, false)
+	}
+}
+
+// credentials looks at passwords: those of users of a listener are encrypted,
+// those for a relay are not.
+func (c *checker) credentials(u conf.Use) entryCheck {
+	switch {
+	case strings.HasPrefix(u.What, "action"):
+		return wrong(func(e conf.Entry) error {
+			if user, _, ok := strings.Cut(e.Value, ":"); !ok || user == "" {
+				return fmt.Errorf("credentials of %q must be user:password", e.Key)
+			}
+			return nil
+		})
+	case strings.HasPrefix(u.What, "listen") && c.values.Password != nil:
+		return func(e conf.Entry) diag.Diag {
+			f := diag.Diag{Severity: diag.Warning}
+			if err := c.values.Password(e.Key, e.Value); err != nil {
+				f.Message = fmt.Sprintf("user %q cannot authenticate: %v", e.Key, err)
+				f.Hint = "smtpctl encrypt makes a hash of a password"
+			}
+			return f
+		}
+	}
+	return right
+}
+
+// userInfo checks uid:gid:home.
+func userInfo(name, value string) error {
 	f := strings.SplitN(value, ":", 3)
 	if len(f) != 3 {
 		return fmt.Errorf("user %q: %q is not uid:gid:home", name, value)

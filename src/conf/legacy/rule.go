@@ -100,25 +100,20 @@ func (p *parser) table(name string) *conf.Table {
 // found are the maps that rules of 4.6 use without a word.
 type found struct{ aliases, virtual *conf.Table }
 
-// byName returns them, unless the file says itself where they are used, as it
-// could since 4.7.
+// byName returns them, unless the file says itself where maps are used: then it
+// is of 4.7 or later, where nothing is found by its name.
 func (p *parser) byName() found {
 	if p.dialect != Maps {
 		return found{}
 	}
+	for _, r := range p.rules {
+		if slices.ContainsFunc(r.dests, func(d dest) bool { return d.alias != "" || d.virtual != "" }) {
+			return found{}
+		}
+	}
 	f := found{p.table("aliases"), p.table("virtual")}
 	if f.aliases == nil {
 		f.aliases = p.table("alias") // the manual of 4.6 had it so
-	}
-	for _, r := range p.rules {
-		for _, d := range r.dests {
-			if d.alias != "" {
-				f.aliases = nil
-			}
-			if d.virtual != "" {
-				f.virtual = nil
-			}
-		}
 	}
 	return f
 }

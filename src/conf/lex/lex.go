@@ -109,13 +109,16 @@ func New(open Opener, name string, macros map[string]string, diags *diag.List) *
 	return l
 }
 
+// mark is what some editors put before a text in UTF-8; it is none of it.
+const mark = "\uFEFF"
+
 // read returns the text of a file with its line ends made plain.
 func (l *Lexer) read(name string) (string, error) {
 	b, err := l.open(name)
 	if err != nil {
 		return "", err
 	}
-	text := strings.ReplaceAll(string(b), "\r\n", "\n")
+	text := strings.ReplaceAll(strings.TrimPrefix(string(b), mark), "\r\n", "\n")
 	l.diags.Source(name, text)
 	return text, nil
 }

@@ -14,6 +14,7 @@ import (
 
 	"opensmtpd/src/conf/check"
 	"opensmtpd/src/paths"
+	"opensmtpd/src/safefile"
 )
 
 // Machine is what a configuration asks of the machine that it is loaded on. All
@@ -22,7 +23,7 @@ type Machine struct {
 	// ReadFile returns a whole file: the configuration, what it includes, the
 	// mailname file.
 	ReadFile func(name string) ([]byte, error)
-	// Open opens a table file to look at its first lines.
+	// Open opens a table file to look at its first lines; what is no file is refused.
 	Open func(name string) (fs.File, error)
 	Stat func(name string) (fs.FileInfo, error)
 	// Owner returns who owns a file, false when the system does not tell.
@@ -69,7 +70,7 @@ type Interface struct {
 func System() Machine {
 	return Machine{
 		ReadFile:     os.ReadFile,
-		Open:         func(name string) (fs.File, error) { return os.Open(name) },
+		Open:         func(name string) (fs.File, error) { return safefile.Open(name) },
 		Stat:         os.Stat,
 		Owner:        owner,
 		UID:          uint32(os.Geteuid()),

@@ -202,7 +202,7 @@ func parse(text []byte, kind mapdb.Kind) ([]mapdb.Entry, error) {
 			return &table.LineError{Line: line, Err: errEntry}
 		}
 		if kind == mapdb.Aliases {
-			if err := checkAlias(string(value)); err != nil {
+			if err := aliases.Check(string(value)); err != nil {
 				return &table.LineError{Line: line, Err: fmt.Errorf("%w: %w", errEntry, err)}
 			}
 		}
@@ -210,15 +210,6 @@ func parse(text []byte, kind mapdb.Kind) ([]mapdb.Entry, error) {
 		return nil
 	})
 	return entries, err
-}
-
-// checkAlias tells what is wrong with the destinations of an alias.
-func checkAlias(value string) error {
-	list, err := aliases.Parse(value)
-	if err == nil && len(list) == 0 {
-		err = errors.New("no destination")
-	}
-	return err
 }
 
 // dump writes a map as text.

@@ -26,7 +26,9 @@ import (
 // explainFile answers with the rules of a file, as far as who asks may read what
 // they need.
 func (s *session) explainFile(name string, subject *ruleset.Subject) ([]expand.Row, error) {
-	l, diags := load.File(s.ctx, load.System(), name, nil)
+	m := load.System()
+	m.Values = table.Words(m.Values)
+	l, diags := load.File(s.ctx, m, name, nil)
 	if diags.HasErrors() {
 		if err := diags.Write(s.call.Stderr, diag.Error); err != nil {
 			return nil, err

@@ -84,6 +84,15 @@ func Parse(line string) ([]Value, error) {
 	return parse(nil, cutComment(line, true))
 }
 
+// Check tells what is wrong with the value of an alias.
+func Check(value string) error {
+	list, err := Parse(value)
+	if err == nil && len(list) == 0 {
+		err = errors.New("no destination")
+	}
+	return err
+}
+
 // ParseForward reads a .forward file. Includes are not allowed there and are
 // left out, as OpenSMTPD does.
 func ParseForward(text []byte) ([]Value, error) {

@@ -13,6 +13,8 @@ import (
 	"testing"
 
 	"pgregory.net/rapid"
+
+	"opensmtpd/src/safefile"
 )
 
 func keep() Owner { return Owner{Mode: 0o640, UID: -1, GID: -1} }
@@ -152,7 +154,7 @@ func TestStrangers(t *testing.T) {
 			t.Errorf("%s: %v, want %v", tc.name, err, tc.want)
 		}
 	}
-	if _, err := Open(t.TempDir()); !errors.Is(err, ErrNotMap) {
+	if _, err := Open(t.TempDir()); !errors.Is(err, safefile.ErrNotRegular) {
 		t.Errorf("a directory: %v", err)
 	}
 	if _, err := Open(filepath.Join(t.TempDir(), "none")); !errors.Is(err, os.ErrNotExist) {

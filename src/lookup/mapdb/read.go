@@ -9,6 +9,8 @@ import (
 	"time"
 
 	bolt "go.etcd.io/bbolt"
+
+	"opensmtpd/src/safefile"
 )
 
 // Reader is an open map. Its methods may be called from several goroutines.
@@ -31,7 +33,7 @@ const lockWait = time.Second
 
 // Open opens the map at path.
 func Open(path string) (*Reader, error) {
-	f, err := os.Open(path)
+	f, err := safefile.Open(path)
 	if err != nil {
 		return nil, err
 	}

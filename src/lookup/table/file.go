@@ -33,6 +33,7 @@ func (e *LineError) Unwrap() error { return e.Err }
 
 var (
 	errEntry   = errors.New("invalid map entry")
+	errBlank   = fmt.Errorf("%w: a line that goes on ends in a backslash", errEntry)
 	errBracket = errors.New("'[' without ']'")
 	errNUL     = errors.New("NUL byte")
 	errSize    = errors.New("table too large")
@@ -59,6 +60,9 @@ func readFile(f *os.File) ([]byte, error) {
 	return b.Bytes(), err
 }
 
+// mark is what some editors put before a text in UTF-8; it is none of it.
+var mark = []byte("\uFEFF")
+
 // parser goes through a text and fills a set whose entries refer to it. It
 // writes into the text where lines are joined.
 type parser struct {
@@ -73,9 +77,9 @@ func parseText(text []byte) (*set, error) {
 	if len(text) >= maxText {
 		return nil, errSize
 	}
-	p := parser{set: &set{kind: conf.Map, text: text}}
+	p := parser{set: &set{kind: conf.Map, text: bytes.TrimPrefix(text, mark)}}
 	p.set.ents = make([]entry, 0, bytes.Count(text, []byte("\n"))+1)
-	for p.pos < len(text) {
+	for p.pos < len(p.set.text) {
 		if err := p.next(); err != nil {
 			return nil, err
 		}
@@ -104,7 +108,11 @@ func (p *parser) next() error {
 	if bytes.IndexByte(line, 0) >= 0 {
 		return &LineError{int(first), errNUL}
 	}
-	return p.entry(line, first)
+	err := p.entry(line, first)
+	if errors.Is(err, errEntry) && (p.set.text[start] == ' ' || p.set.text[start] == '\t') {
+		return &LineError{int(first), errBlank}
+	}
+	return err
 }
 
 func (p *parser) readLine() (start, end int) {

@@ -1,6 +1,10 @@
 package table
 
-import "opensmtpd/src/conf"
+import (
+	"bytes"
+
+	"opensmtpd/src/conf"
+)
 
 // Lines reads the text form of a table whose kind is known, and calls fn for
 // every entry, those with the same key too. It changes text; key and value are
@@ -10,6 +14,7 @@ func Lines(text []byte, kind conf.Kind, fn func(line int, key, value []byte) err
 	if len(text) >= maxText {
 		return errSize
 	}
+	text = bytes.TrimPrefix(text, mark)
 	p := parser{set: &set{kind: kind, text: text}, decided: true}
 	for p.pos < len(text) {
 		if err := p.next(); err != nil {

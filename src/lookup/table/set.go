@@ -15,6 +15,7 @@ type set struct {
 	kind  conf.Kind
 	text  []byte
 	ents  []entry
+	again []uint32 // lines with a key that an earlier one has
 	index []uint32 // open addressing by the key's hash: number of the entry + 1, or 0
 
 	domainsOnce sync.Once
@@ -63,6 +64,7 @@ func (s *set) build() {
 		})
 		if n := s.index[slot]; n != 0 {
 			kept[n-1] = e
+			s.again = append(s.again, e.line)
 			continue
 		}
 		kept = append(kept, e)

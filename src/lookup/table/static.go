@@ -104,7 +104,8 @@ func (t *Static) Keys() []string {
 	return keys
 }
 
-// Check returns the entries that cannot be used under service.
+// Check returns the entries that cannot be used under service. Credentials are
+// those of a listener's users.
 func (t *Static) Check(service Service) []Problem {
 	s := t.now.Load()
 	switch service {
@@ -113,15 +114,23 @@ func (t *Static) Check(service Service) []Problem {
 	case Regex:
 		return s.regexList().bad
 	case UserInfo:
-		var bad []Problem
-		for i := range s.ents {
-			if _, err := ParseUser(s.key(i), s.value(i)); err != nil {
-				bad = append(bad, Problem{int(s.ents[i].line), s.key(i), err})
-			}
-		}
-		return bad
+		return s.problems(func(key, value string) error {
+			_, err := ParseUser(key, value)
+			return err
+		})
+	case Credentials:
+		return s.problems(checkPassword)
 	}
 	return nil
+}
+
+func (s *set) problems(check func(key, value string) error) (bad []Problem) {
+	for i := range s.ents {
+		if err := check(s.key(i), s.value(i)); err != nil {
+			bad = append(bad, Problem{int(s.ents[i].line), s.key(i), err})
+		}
+	}
+	return bad
 }
 
 // Match implements Table.

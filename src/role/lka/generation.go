@@ -29,6 +29,7 @@ type generation struct {
 	files     map[string]*table.Static   // by identity
 	watches   map[string]*watch          // the files of maps, by identity
 	programs  map[string]*program.Client // of tables, by identity
+	uses      []tableUse
 	expand    expand.Config
 	resources proc.Resources
 	addrs     []netip.Addr // of this machine
@@ -69,7 +70,8 @@ func (r *Role) generation(c proc.Conf, before *generation) (*generation, error) 
 		r.release(g)
 		return nil, err
 	}
-	r.complain(g, &p)
+	g.uses = tableUses(&p)
+	r.complain(g, "")
 	return g, nil
 }
 
@@ -124,32 +126,53 @@ func (r *Role) rules(g *generation, p *project.LookupConf) (err error) {
 	return err
 }
 
-// complain tells the administrator of entries in files that can never match.
-func (r *Role) complain(g *generation, p *project.LookupConf) {
-	said := make(map[string]bool)
-	check := func(name string, s table.Service) {
-		t := static(g.tables[name])
-		if t == nil || t.Path() == "" || said[name] {
-			return
-		}
-		said[name] = true
-		for _, bad := range t.Check(s) {
-			r.log.TableEntry(t.Path(), bad)
+// tableUse is a table and what it is asked, where entries can be useless for it.
+type tableUse struct {
+	table   string
+	service table.Service
+}
+
+func tableUses(p *project.LookupConf) (uses []tableUse) {
+	seen := make(map[string]bool)
+	add := func(name string, s table.Service) {
+		if name != "" && !seen[name] {
+			seen[name] = true
+			uses = append(uses, tableUse{name, s})
 		}
 	}
 	for i := range p.Matches {
 		m := &p.Matches[i]
 		for _, c := range []project.Cond{m.From, m.For, m.Tag, m.Helo, m.Auth, m.MailFrom, m.RcptTo} {
 			if c.Regex {
-				check(c.Table, table.Regex)
+				add(c.Table, table.Regex)
 			}
 		}
 		if m.FromKind == conf.FromSrc && !m.From.Regex {
-			check(m.From.Table, table.NetAddr)
+			add(m.From.Table, table.NetAddr)
 		}
 	}
 	for _, a := range p.Actions {
-		check(a.UserBase, table.UserInfo)
+		add(a.UserBase, table.UserInfo)
+	}
+	for _, t := range p.Tables {
+		if t.Secret {
+			add(t.Name, table.Credentials)
+		}
+	}
+	return uses
+}
+
+// complain tells the administrator of entries in files that can never match: in
+// those of all tables, or of the one that was read again.
+func (r *Role) complain(g *generation, name string) {
+	for _, u := range g.uses {
+		t := static(g.tables[u.table])
+		if t == nil || t.Path() == "" || name != "" && u.table != name {
+			continue
+		}
+		for _, bad := range t.Check(u.service) {
+			r.log.TableEntry(t.Path(), bad)
+		}
 	}
 }
 

@@ -150,6 +150,7 @@ func (w *watch) look(ctx context.Context) {
 	switch {
 	case err == nil:
 		w.role.log.TableUpdated(w.name)
+		w.role.complain(w.g, w.name)
 		w.failed = ""
 	case ctx.Err() == nil && err.Error() != w.failed:
 		w.role.log.TableNotUpdated(w.name, err)

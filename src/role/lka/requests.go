@@ -213,6 +213,7 @@ func (r *Role) updateTable(ctx context.Context, name string) *mailerr.Error {
 		return mailerr.Permanent(550, 3, 0, "the old content stays: "+err.Error(), nil)
 	}
 	r.log.TableUpdated(name)
+	r.complain(g, name)
 	return nil
 }
 

@@ -16,6 +16,7 @@ import (
 	"opensmtpd/src/conf/load"
 	"opensmtpd/src/conf/project"
 	"opensmtpd/src/lookup/mapdb"
+	"opensmtpd/src/lookup/table"
 	"opensmtpd/src/mail"
 	"opensmtpd/src/pki"
 	"opensmtpd/src/privsep/proc"
@@ -117,7 +118,7 @@ func (pl *plan) close() {
 // certificates.
 func machine(now time.Time) load.Machine {
 	m := pki.Machine(load.System(), now)
-	m.CheckMap = mapdb.Check
+	m.CheckMap, m.Values = mapdb.Check, table.Words(m.Values)
 	return m
 }
 
