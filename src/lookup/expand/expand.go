@@ -190,8 +190,9 @@ func (t *tree) grow(parent *node, action *Action, v aliases.Value) {
 		if v.Kind != aliases.Address {
 			n.origin = parent.origin
 		}
-		n.sameUser = v.Kind == aliases.User && parent.Kind == aliases.User && parent.Text == v.Text
-		n.final = n.sameUser && parent.forwarded
+		if p := t.self(parent, v); p != nil {
+			n.sameUser, n.final = true, p.forwarded
+		}
 	}
 	k := n.key()
 	if _, dup := t.seen[k]; dup {
@@ -199,11 +200,45 @@ func (t *tree) grow(parent *node, action *Action, v aliases.Value) {
 			t.Tracef("expand: %v: known, discarded", n)
 		}
 		t.account.known(n)
+		if n.circular() {
+			t.Warnf("warn: %v: the expansion leads back here through %v: nobody gets the mail by that way", n.Value, parent.Value)
+		}
 		return
 	}
 	t.seen[k] = struct{}{}
 	t.nodes = append(t.nodes, n)
 	t.account.grown(n)
+}
+
+// self returns the user from whom v comes, under parent, when v is that user
+// again: by his name, or by an address of his.
+func (t *tree) self(parent *node, v aliases.Value) *node {
+	if v.Kind != aliases.User {
+		return nil
+	}
+	p, name := parent, v.Text
+	if p.Kind == aliases.Address && p.parent != nil && p.parent.action == p.action {
+		p = p.parent
+		name, _, _ = addr.SplitTag(name, t.Delim)
+	}
+	if p.Kind != aliases.User || p.Text != name {
+		return nil
+	}
+	return p
+}
+
+// circular tells whether n is what one of the nodes above it is.
+func (n *node) circular() bool {
+	for p := n.parent; p != nil; p = p.parent {
+		same := p.Text == n.Text
+		if n.Kind == aliases.Address {
+			same = p.Addr.Local == n.Addr.Local && addr.EqualDomain(p.Addr.Domain, n.Addr.Domain)
+		}
+		if p.Kind == n.Kind && same {
+			return true
+		}
+	}
+	return false
 }
 
 // visit does what a node asks for: makes more nodes, or deliveries.
