@@ -1,5 +1,9 @@
 package conf
 
+// MethodWords are the words of the methods, in the order of the manual. It is
+// never written.
+var MethodWords = []string{"mbox", "maildir", "mda", "lmtp", "expand-only", "forward-only", "relay"}
+
 // Reserved tells whether a bare word is a keyword of the modern grammar, and so
 // must be quoted where a name or a value is meant.
 func Reserved(word string) bool { return reserved[word] }

@@ -21,9 +21,21 @@ func (c *checker) uses() {
 		if !ok || t.Bad {
 			continue
 		}
+		c.meantTable(u, t)
 		if c.kind(u, t) {
 			c.entries(u, t)
 		}
+	}
+}
+
+// meantTable warns of a value that is the name of a table.
+func (c *checker) meantTable(u conf.Use, t *conf.Table) {
+	if !t.Inline || len(t.Entries) != 1 || t.Kind != conf.List {
+		return
+	}
+	if meant := c.tables[t.Entries[0].Key]; meant != nil && !meant.Inline {
+		c.diags.Add(diag.Diag{Severity: diag.Warning, Pos: u.Pos,
+			Message: fmt.Sprintf("%q is a value here, not the table of that name", meant.Name), Hint: "the table is <" + meant.Name + ">"})
 	}
 }
 
@@ -169,7 +181,9 @@ func (c *checker) entryCheck(u conf.Use) entryCheck {
 		return c.relayEntry(u)
 	case conf.CredentialsService:
 		return c.credentials(u)
-	case conf.MailAddrService, conf.StringService:
+	case conf.MailAddrService:
+		return nullSender
+	case conf.StringService:
 	}
 	return right
 }
@@ -210,6 +224,15 @@ func domain(e conf.Entry) diag.Diag {
 	}
 	if strings.Contains(e.Key, "@") {
 		f.Hint = "for mail addresses there are for rcpt-to and from mail-from"
+	}
+	return f
+}
+
+// nullSender warns of how nobody's address is not written.
+func nullSender(e conf.Entry) diag.Diag {
+	f := diag.Diag{Severity: diag.Warning}
+	if e.Key == "" {
+		f.Message, f.Hint = `"" matches nothing`, `the regex for the empty sender of reports is "^@$"`
 	}
 	return f
 }

@@ -16,9 +16,6 @@ var methods = map[string]conf.Method{
 	"expand-only": conf.ExpandOnly, "forward-only": conf.ForwardOnly, "relay": conf.Relay,
 }
 
-// methodWords are the keys of methods in the order of the manual.
-var methodWords = []string{"mbox", "maildir", "mda", "lmtp", "expand-only", "forward-only", "relay"}
-
 // textField is an option that is a string.
 func textField(word, want string, to func(*conf.Action) *string) actionField {
 	return actionField{word, func(p *parser, a *conf.Action, at *hclsyntax.Attribute) {
@@ -122,7 +119,7 @@ func (p *parser) method(a *conf.Action, b *hclsyntax.Block) {
 	for _, in := range b.Body.Blocks {
 		switch m, known := methods[in.Type]; {
 		case !known:
-			p.fail(in.TypeRange, near(in.Type, methodWords), "%q is no delivery method", in.Type)
+			p.fail(in.TypeRange, near(in.Type, conf.MethodWords), "%q is no delivery method", in.Type)
 		case method != nil:
 			p.fail(in.TypeRange, "", "an action has one delivery method")
 		default:
@@ -138,7 +135,7 @@ func (p *parser) method(a *conf.Action, b *hclsyntax.Block) {
 		case method != nil:
 			p.fail(at.NameRange, "options go into "+method.Type+" { … }", "%q is not inside the delivery method", at.Name)
 		default:
-			p.fail(at.NameRange, "", "expected a delivery method, got %q", at.Name)
+			p.fail(at.NameRange, "methods are blocks, like mbox {}", "expected a delivery method, got %q", at.Name)
 		}
 	}
 	if method == nil {

@@ -172,5 +172,8 @@ func Hint(hint string) string {
 	if here, ok := hints[hint]; ok {
 		return here
 	}
+	if name, ok := strings.CutPrefix(hint, "the table is <"); ok {
+		return "the table is " + reference("table", strings.TrimSuffix(name, ">"))
+	}
 	return hint
 }

@@ -310,6 +310,8 @@ func (p *parser) lookup(t hcl2.Traversal) (root, name string, ok bool) {
 		hint := ""
 		if near := diag.Near(name, slices.Collect(maps.Keys(p.names[root]))); near != "" {
 			hint = "did you mean " + reference(root, near) + "?"
+		} else if len(t) > 2 {
+			hint = "a name with dots is written in brackets, like " + reference(root, "mail.example.org")
 		}
 		p.fail(t.SourceRange(), hint, "no %s with that name: %s", what, name)
 		return "", "", false

@@ -17,7 +17,7 @@ func Words() []string {
 		}
 	}
 	add(statementWords()...)
-	add(methodWords...)
+	add(conf.MethodWords...)
 	add(condWords...)
 	add(phaseWords...)
 	add(decisionWords...)

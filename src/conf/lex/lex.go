@@ -35,7 +35,7 @@ const (
 	Word         // bare: may be reserved
 	Quoted       // never reserved
 	Number
-	Punct   // one byte, in Text
+	Punct   // one character, in Text
 	Arrow   // =>
 	Invalid // reported already
 )
@@ -48,6 +48,7 @@ type Token struct {
 	Pos     conf.Pos
 	Macro   string // the macro whose value it begins in, or ""
 	Comment string // of Newline: with its '#', or ""
+	Long    bool   // of Quoted: it goes over the end of a line
 }
 
 // Opener returns the contents of a file named in smtpd.conf.
@@ -207,12 +208,29 @@ func (l *Lexer) joined() char {
 	for c.c == '\\' && !c.escaped {
 		next := l.get()
 		if next.c != '\n' {
+			l.blankAfter(c, next)
 			return char{next.c, c.line, c.col, c.macro, true}
 		}
 		c = l.get()
 	}
 	return c
 }
+
+// blankAfter warns of a backslash that is to continue its line and does not,
+// because blanks follow it.
+func (l *Lexer) blankAfter(c, next char) {
+	if next.c != ' ' && next.c != '\t' || len(l.pushed) > 0 {
+		return
+	}
+	f := l.file()
+	if rest := strings.TrimLeft(f.text[f.off:], " \t"); strings.HasPrefix(rest, "\n") {
+		l.diags.Add(diag.Diag{Severity: diag.Warning, Pos: l.pos(c),
+			Message: "this backslash continues nothing", Hint: "it must be the last of its line: a blank follows it"})
+	}
+}
+
+// Defined tells whether there is a macro of that name.
+func (l *Lexer) Defined(name string) bool { return l.macros[name] != nil }
 
 // Unread makes t the next token.
 func (l *Lexer) Unread(t Token) { l.unread = append(l.unread, t) }

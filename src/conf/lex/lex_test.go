@@ -58,7 +58,7 @@ func TestTokens(t *testing.T) {
 		"a{b}(c)<d>!e,f=g":    "w:a .:{ w:b .:} .:( w:c .:) .:< w:d .:> .:! w:e .:, w:f .:= w:g n",
 		":a _b *":             "w::a w:_b .:* n",
 		"\r\na\r\n":           "n w:a n n",
-		"é":                   ".:\xc3 .:\xa9 n",
+		"é":                   ".:é n",
 	} {
 		got, diags := show(t, in, nil)
 		if got != want || diags.Len() > 0 {

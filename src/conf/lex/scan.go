@@ -5,6 +5,7 @@ import (
 	"math"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"opensmtpd/src/conf/diag"
 )
@@ -31,9 +32,24 @@ func (l *Lexer) token(c char) Token {
 		l.diags.Errorf(t.Pos, "NUL byte")
 		t.Kind = Invalid
 	default:
-		t.Kind, t.Text = Punct, string([]byte{byte(c.c)})
+		t.Kind, t.Text = Punct, string(l.character(c))
 	}
 	return t
+}
+
+// character returns the bytes of the character that begins with c, all of them
+// when it is of several.
+func (l *Lexer) character(c char) []byte {
+	b := []byte{byte(c.c)}
+	for c.c >= utf8.RuneSelf && len(b) < utf8.UTFMax && !utf8.Valid(b) {
+		next := l.get()
+		if next.c == eof || utf8.RuneStart(byte(next.c)) {
+			l.unget(next)
+			break
+		}
+		b = append(b, byte(next.c))
+	}
+	return b
 }
 
 // Whole makes a word of t, which began in a macro with a byte that no word begins
@@ -118,6 +134,7 @@ func (l *Lexer) quoted(t *Token, open char) {
 			t.Text = string(b)
 			return
 		case '\n':
+			t.Long = true
 		case eof:
 			l.unclosed(t, open)
 			return

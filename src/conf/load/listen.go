@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -169,8 +170,14 @@ func (r *resolver) addresses(l *conf.Listen) ([]netip.Addr, bool) {
 	}
 	addrs, err := r.m.LookupIP(r.ctx, l.On)
 	if err != nil || len(addrs) == 0 {
+		hint := r.known()
+		if host, port, err := net.SplitHostPort(l.On); err == nil {
+			hint = "the port is an option: " + host + ", port " + port
+		} else if strings.HasSuffix(l.On, ";") {
+			hint = "a statement ends with its line, without a semicolon"
+		}
 		r.diags.Add(diag.Diag{Severity: diag.Error, Pos: pos,
-			Message: "invalid virtual ip or interface: " + l.On, Hint: r.known()})
+			Message: "invalid virtual ip or interface: " + l.On, Hint: hint})
 		return nil, false
 	}
 	addrs = r.configured(addrs)

@@ -4,6 +4,7 @@ import (
 	"strings"
 
 	"opensmtpd/src/conf"
+	"opensmtpd/src/conf/diag"
 	"opensmtpd/src/conf/lex"
 	"opensmtpd/src/conf/syntax"
 )
@@ -73,7 +74,11 @@ var methods = map[string]conf.Method{
 func (p *parser) method(a *conf.Action) {
 	m, ok := methods[p.Tok.Text]
 	if p.Tok.Kind != lex.Word || !ok {
-		p.Unexpected("a delivery method")
+		hint := "methods are " + strings.Join(conf.MethodWords, ", ")
+		if near := diag.Near(p.Tok.Text, conf.MethodWords); near != "" {
+			hint = "did you mean " + near + "?"
+		}
+		p.Fail(p.Tok.Pos, hint, "expected a delivery method, got %s", p.Describe(p.Tok))
 		return
 	}
 	syntax.Mark(&a.Node, "method", p.Tok.Pos)

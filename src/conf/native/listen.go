@@ -62,6 +62,9 @@ func (p *parser) listen(n conf.Node) *conf.Node {
 	}
 	l := &conf.Listen{Node: n}
 	syntax.Mark(&l.Node, "on", p.Tok.Pos)
+	if p.IsPunct("*") || p.Tok.Text == "any" {
+		p.Fail(p.Tok.Pos, "listen on all is on every address", "expected an interface, an address, a host name or socket, got %s", p.Describe(p.Tok))
+	}
 	if l.Socket = p.Skip("socket"); !l.Socket {
 		l.On = p.Str("an interface, an address, a host name or socket")
 	}

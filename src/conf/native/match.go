@@ -1,7 +1,9 @@
 package native
 
 import (
+	"slices"
 	"strconv"
+	"strings"
 
 	"opensmtpd/src/conf"
 	"opensmtpd/src/conf/lex"
@@ -40,6 +42,10 @@ var matchWords = []string{"auth", "for", "from", "helo", "mail-from", "rcpt-to",
 func (p *parser) matchOption(m *conf.Match) {
 	pos := p.Tok.Pos
 	c := conf.Cond{Pos: pos, Not: p.SkipPunct("!")}
+	if p.isAction() {
+		p.Fail(p.Tok.Pos, "write action before it", "expected an option of match, got %s", p.Describe(p.Tok))
+		return
+	}
 	if p.Tok.Kind != lex.Word {
 		p.Unexpected("an option of match")
 		return
@@ -71,8 +77,31 @@ func (p *parser) matchOption(m *conf.Match) {
 		p.cond(m, &c, word, false)
 		*simple(m, word) = c
 	default:
+		if hint := kindHint(word); hint != "" {
+			p.Fail(p.Tok.Pos, hint, "%q is no option of match", word)
+		}
 		p.UnknownOption("match", matchWords)
 	}
+}
+
+// isAction tells whether the name of an action stands where an option should.
+func (p *parser) isAction() bool {
+	return p.IsString() && slices.ContainsFunc(p.Cfg.Actions, func(a *conf.Action) bool { return a.Name == p.Tok.Text })
+}
+
+// kindHint tells how a word is written that goes after from or for, or "".
+func kindHint(word string) string {
+	var ways []string
+	if _, ok := fromKinds[word]; ok {
+		ways = append(ways, "from "+word)
+	}
+	if _, ok := forKinds[word]; ok {
+		ways = append(ways, "for "+word)
+	}
+	if ways == nil {
+		return ""
+	}
+	return "it is written " + strings.Join(ways, " or ")
 }
 
 func simple(m *conf.Match, word string) *conf.Cond {
@@ -105,7 +134,7 @@ var fromKinds = map[string]conf.FromKind{
 func (p *parser) from(m *conf.Match) {
 	kind, ok := fromKinds[p.Tok.Text]
 	if p.Tok.Kind != lex.Word || !ok {
-		p.badKind("from", "local, any, socket, src, rdns, auth or mail-from", "src")
+		p.badKind("from", "local, any, socket, src, rdns, auth or mail-from", "src", "mail-from")
 		return
 	}
 	m.FromKind = kind
@@ -133,7 +162,7 @@ var forKinds = map[string]conf.ForKind{
 func (p *parser) forDest(m *conf.Match) {
 	kind, ok := forKinds[p.Tok.Text]
 	if p.Tok.Kind != lex.Word || !ok {
-		p.badKind("for", "local, any, domain or rcpt-to", "domain")
+		p.badKind("for", "local, any, domain or rcpt-to", "domain", "rcpt-to")
 		return
 	}
 	m.ForKind = kind
@@ -150,7 +179,10 @@ func (p *parser) forDest(m *conf.Match) {
 
 // badKind fails after from or for. A value there misses the word that says what
 // it is.
-func (p *parser) badKind(word, kinds, usual string) {
+func (p *parser) badKind(word, kinds, usual, address string) {
+	if strings.Contains(p.Tok.Text, "@") {
+		usual = address
+	}
 	if p.IsRef() {
 		p.Fail(p.Tok.Pos, "write "+word+" "+usual+" before it if that is what it is",
 			"expected %s after %s, got %s", kinds, strconv.Quote(word), p.Describe(p.Tok))

@@ -143,6 +143,9 @@ func (p *parser) pki(n conf.Node) *conf.Node {
 			k.Key = p.Str("the path of a key")
 		case p.Skip("dhe"):
 			p.DHE(k)
+		case word == "certificate":
+			p.Fail(pos, "since 6.4 it is written: cert", "%q is no option of pki", word)
+			return &k.Node
 		default:
 			p.UnknownOption("pki", []string{"cert", "key", "dhe"})
 			return &k.Node

@@ -43,6 +43,7 @@ type Reader struct {
 	braces int      // that are open
 	brace  conf.Pos // of the last that opened
 	fresh  bool     // the token at hand is the first of its line
+	long   int      // the line where a string begins that goes over its end, or 0
 	doc    []string // comments for the next statement
 }
 

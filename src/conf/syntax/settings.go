@@ -156,7 +156,7 @@ func (p *Reader) UnknownOption(what string, words []string) {
 		return
 	}
 	if p.Tok.Kind != lex.Word {
-		p.Unexpected("an option of " + what)
+		p.needsQuotes("an option of " + what)
 		return
 	}
 	hint := ""

@@ -21,6 +21,9 @@ func (p *Reader) Advance() {
 	}
 	p.fresh = p.Tok.Kind == lex.Newline
 	p.Tok = p.Lex.Next()
+	if p.Tok.Long && p.long == 0 {
+		p.long = p.Tok.Pos.Line
+	}
 	// A path in a macro need not be quoted twice; OpenSMTPD wants that.
 	if p.Tok.Kind == lex.Punct && p.Tok.Macro != "" && !strings.Contains("{}<>()!=,$", p.Tok.Text) {
 		p.Tok = p.Lex.Whole(p.Tok)
@@ -34,7 +37,7 @@ func (p *Reader) runaway() bool {
 
 // next reads one line, be it empty.
 func (p *Reader) next() {
-	p.Bad, p.braces = false, 0
+	p.Bad, p.braces, p.long = false, 0, 0
 	if p.Tok.Kind == lex.Newline {
 		p.takeComment()
 		p.Advance()

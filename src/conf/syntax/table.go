@@ -36,7 +36,11 @@ func (p *Reader) Table(n conf.Node) *conf.Node {
 	if backend == "static" {
 		t.Backend = "file"
 	}
-	if colon && !strings.HasPrefix(path, "/") {
+	switch {
+	case !colon && p.More():
+		p.Fail(p.Tok.Pos, "type and path are one word, as in file:/path",
+			"expected the end of the statement, got %s", p.Describe(p.Tok))
+	case colon && !strings.HasPrefix(path, "/"):
 		p.Fail(pos, "", "invalid backend parameter for table %s: %q is not an absolute path", t.Name, path)
 	}
 	return &t.Node
@@ -63,6 +67,8 @@ func (p *Reader) Entries(t *conf.Table) {
 		if mapped {
 			p.Advance()
 			e.Value = p.Text("the value of the key")
+		} else if strings.HasSuffix(e.Key, ":") {
+			p.Diags.Warnf(e.Pos, "%q is a value that ends in a colon: a mapping is written key = value", e.Key)
 		}
 		t.Entries = append(t.Entries, e)
 		p.Comma()

@@ -14,6 +14,12 @@ import (
 
 // Fail reports an error of the syntax; the rest of the statement is skipped.
 func (p *Reader) Fail(pos conf.Pos, hint, format string, args ...any) {
+	switch {
+	case p.long != 0:
+		hint = fmt.Sprintf("a string that begins in line %d goes over the end of the line: is its quote missing?", p.long)
+	case hint == "" && strings.HasSuffix(p.Tok.Text, ";"):
+		hint = "a statement ends with its line, without a semicolon"
+	}
 	if !p.Bad {
 		p.Diags.Add(diag.Diag{Severity: diag.Error, Pos: pos, Message: fmt.Sprintf(format, args...), Hint: hint})
 	}
@@ -79,11 +85,33 @@ func (p *Reader) Text(what string) string {
 	}
 	if p.IsString() {
 		s := p.Tok.Text
+		p.quotedMacro()
 		p.Advance()
 		return s
 	}
 	p.needsQuotes(what)
 	return ""
+}
+
+// quotedMacro warns of a macro in quotes, where none is replaced.
+func (p *Reader) quotedMacro() {
+	if p.Tok.Kind != lex.Quoted {
+		return
+	}
+	for rest := p.Tok.Text; ; {
+		_, after, found := strings.Cut(rest, "$")
+		if !found {
+			return
+		}
+		end := strings.IndexFunc(after, notMacro)
+		if end < 0 {
+			end = len(after)
+		}
+		if name := after[:end]; p.Lex.Defined(name) {
+			p.Diags.Warnf(p.Tok.Pos, "no macro is replaced in quotes, here $%s", name)
+		}
+		rest = after[end:]
+	}
 }
 
 // needsQuotes reports that a string was expected, and how to write what stands
@@ -102,12 +130,19 @@ func (p *Reader) needsQuotes(what string) {
 		p.Fail(t.Pos, "in quotes it is a string: \""+t.Text+"\"",
 			"expected %s, got the number %s", what, t.Text)
 	case t.Kind == lex.Punct && !strings.Contains("{}<>()!=,", t.Text):
-		p.Fail(t.Pos, "what does not begin with a letter, a digit, \":\" or \"_\" must be quoted: \""+t.Text+p.Lex.Ahead()+"\"",
-			"expected %s, got %q", what, t.Text)
+		whole := t.Text + p.Lex.Ahead()
+		hint := "what does not begin with a letter, a digit, \":\" or \"_\" must be quoted: \"" + whole + "\""
+		if bare := strings.Trim(whole, curly); bare != whole {
+			hint = "quotes are straight: \"" + bare + "\""
+		}
+		p.Fail(t.Pos, hint, "expected %s, got %q", what, t.Text)
 	default:
 		p.Unexpected(what)
 	}
 }
+
+// curly are quotes that word processors make, and that are none here.
+const curly = "“”„‘’‚«»"
 
 // Skip tells whether the reserved or plain word is at hand, and reads over it.
 func (p *Reader) Skip(word string) bool {
