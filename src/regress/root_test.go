@@ -196,6 +196,32 @@ func TestForwardAsUsers(t *testing.T) {
 	arrives("directory", "anna")
 }
 
+// TestCommandOfUserHasHisRightsAlone: a command of a .forward has no group of
+// root's, no capability, and no file of the daemon.
+func TestCommandOfUserHasHisRightsAlone(t *testing.T) {
+	privileged(t)
+	clearSpool(t)
+	d := daemon.NewRoot(t, system).Start()
+	const script = "|id -G >got.part; grep CapEff /proc/self/status >>got.part; ls /proc/self/fd >>got.part; mv got.part got\n"
+	if err := os.WriteFile("/home/anna/.forward", []byte(script), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chown("/home/anna/.forward", 7101, 7101); err != nil {
+		t.Fatal(err)
+	}
+	send(t, d, "a command", "anna@localhost")
+	var got []byte
+	d.Await("what the command has seen", func() (ok bool) {
+		var err error
+		got, err = os.ReadFile("/home/anna/got")
+		return err == nil
+	})
+	// 3 is the directory that ls reads.
+	if want := "7101\nCapEff:\t0000000000000000\n0\n1\n2\n3\n"; string(got) != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
 // death is one of a process that was killed.
 type death struct {
 	victim string

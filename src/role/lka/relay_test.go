@@ -64,8 +64,12 @@ func TestRelayLookup(t *testing.T) {
 func TestMX(t *testing.T) {
 	r := newSystem(t, relayConf).role()
 	for domain, want := range map[string]msg.MXHost{
-		"localhost":     {Name: "localhost", Addrs: []netip.Addr{netip.MustParseAddr("127.0.0.1")}, Local: []bool{true}},
-		"[192.0.2.1]":   {Name: "[192.0.2.1]", Addrs: []netip.Addr{netip.MustParseAddr("192.0.2.1")}, Local: []bool{true}},
+		"localhost":   {Name: "localhost", Addrs: []netip.Addr{netip.MustParseAddr("127.0.0.1")}, Local: []bool{true}},
+		"[192.0.2.1]": {Name: "[192.0.2.1]", Addrs: []netip.Addr{netip.MustParseAddr("192.0.2.1")}, Local: []bool{true}},
+		// Loopback is here whatever address of it, and so is what connects to it.
+		"[127.9.9.9]":   {Name: "[127.9.9.9]", Addrs: []netip.Addr{netip.MustParseAddr("127.9.9.9")}, Local: []bool{true}},
+		"[0.0.0.0]":     {Name: "[0.0.0.0]", Addrs: []netip.Addr{netip.MustParseAddr("0.0.0.0")}, Local: []bool{true}},
+		"[IPv6:::]":     {Name: "[IPv6:::]", Addrs: []netip.Addr{netip.MustParseAddr("::")}, Local: []bool{true}},
 		"[192.0.2.200]": {Name: "[192.0.2.200]", Addrs: []netip.Addr{netip.MustParseAddr("192.0.2.200")}, Local: []bool{false}},
 	} {
 		m, fail := ask(t, t.Context(), r, proc.Dispatcher, &msg.MX{Domain: domain, Host: true})
