@@ -175,6 +175,9 @@ func (s *Store) Intake() *mailerr.Error {
 // Stat tells how full the file system of the spool is.
 func (s *Store) Stat() (disk.Space, error) { return s.fs.Space() }
 
+// Gone tells that somebody has removed the journal.
+func (s *Store) Gone() error { return s.log.Gone() }
+
 // nudge wakes the upkeep.
 func (s *Store) nudge() {
 	select {

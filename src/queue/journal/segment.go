@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"slices"
 	"strconv"
 	"strings"
@@ -206,6 +207,24 @@ func (l *Log) Segments() []*Segment {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return slices.Clone(l.segs)
+}
+
+// Gone tells that the segment being written has lost its name: somebody has
+// removed it, and what is written is there only as long as this process.
+func (l *Log) Gone() error {
+	segs := l.Segments()
+	if len(segs) == 0 {
+		return nil
+	}
+	cur := segs[len(segs)-1]
+	_, err := l.opt.FS.Stat(cur.Name())
+	if !errors.Is(err, fs.ErrNotExist) {
+		return nil // whatever else is wrong, a write finds out
+	}
+	if segs = l.Segments(); segs[len(segs)-1] != cur {
+		return nil // meanwhile it was freed
+	}
+	return fmt.Errorf("%s was removed: what is in the queue is lost when this daemon ends", cur.Name())
 }
 
 // Free gives the oldest segment back. The caller has seen to it that nothing in

@@ -302,6 +302,25 @@ func TestSpaceFloor(t *testing.T) {
 	}
 }
 
+// TestJournalRemoved: no mail is taken that a file without a name would keep.
+func TestJournalRemoved(t *testing.T) {
+	d := run(t, options{})
+	<-d.disp.intake
+	d.submit(plain)
+	for _, name := range d.files("journal") {
+		if strings.HasPrefix(name, "seg.") {
+			if err := d.disk.Remove("journal/" + name); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	d.clock.Advance(spaceEvery)
+	if m := <-d.disp.intake; m.Open || m.Err == nil || m.Err.Reply() != "451 4.3.0 Temporary failure" {
+		t.Errorf("told %+v %v", m, m.Err)
+	}
+	d.log.Await("was removed: what is in the queue is lost")
+}
+
 // CVE-2015-7687 row: 100,000 unfinished DATA leave the floor and no litter.
 func TestUnfinishedData_CVE_2015_7687(t *testing.T) {
 	n := 100_000

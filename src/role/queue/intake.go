@@ -25,7 +25,7 @@ const (
 // intake is whether mail is taken, and if not, why.
 type intake struct {
 	store *mailerr.Error // the journal has failed, or the disk is full
-	space *mailerr.Error // too little is free
+	space *mailerr.Error // too little is free, or the journal is not there any more
 	told  bool           // what dispatcher knows: open
 	look  time.Duration  // when to look at the file system again
 	spent int            // bytes that came since it was looked at
@@ -58,6 +58,9 @@ func (r *Role) watchSpace() {
 		return
 	}
 	bad := enough(r.store.Stat())
+	if err := r.store.Gone(); bad == nil && err != nil {
+		bad = mailerr.Local(err)
+	}
 	r.mu.Lock()
 	r.intake.look, r.intake.spent = now+spaceEvery, 0
 	changed := (bad == nil) != (r.intake.space == nil)
