@@ -31,6 +31,7 @@ func unpacked(t *testing.T, names ...string) string {
 		args = append([]string{"nsenter", "-t", fmt.Sprint(os.Getppid()), "-n", "-m"}, args...)
 	}
 	fetch := exec.CommandContext(ctx, args[0], args[1:]...)
+	fetch.WaitDelay = time.Second // for what the shell has started
 	if out, err := fetch.CombinedOutput(); err != nil {
 		t.Skipf("Debian's packages %v cannot be had: %v\n%s", names, err, out)
 	}
