@@ -207,10 +207,9 @@ func TestLastReply(t *testing.T) {
 		{"NOOP\r\n", "250 2.0.0 Ok\r\n" + shuttingDown.String() + "\r\n", PhaseNoop, true},
 	} {
 		r := newRig(t)
-		client := r.dial(t)
-		stopped := make(chan struct{})
+		clients, stopped := make(chan net.Conn, 1), make(chan struct{})
 		r.ln.Filter = &interloper{at: tc.at, do: func(s *Session) {
-			if _, err := io.WriteString(client, "HELP\r\n"); err != nil {
+			if _, err := io.WriteString(<-clients, "HELP\r\n"); err != nil {
 				t.Error(err)
 			}
 			arrived(t, s.in.nc)
@@ -224,6 +223,8 @@ func TestLastReply(t *testing.T) {
 				<-r.stop
 			}
 		}}
+		client := r.dial(t)
+		clients <- client
 		greeting(t, client)
 		if _, err := io.WriteString(client, tc.say); err != nil {
 			t.Fatal(err)

@@ -102,6 +102,7 @@ func inState(t *testing.T, file, setup, probe string) string {
 			b.WriteString("\t" + readReply(t, d.in))
 		}
 		d.conn.Close()
+		<-d.rig.mem.done // one at a time: they may share a filter
 	}
 	return b.String()
 }
