@@ -324,6 +324,9 @@ func (l *life) work() error {
 		wg.Go(func() { l.serve(serving, p, table) })
 	}
 	err = l.run(running)
+	for _, p := range l.peers { // the results of the last deliveries, say
+		p.Flush()
+	}
 	l.parent.Flush()
 	return err
 }

@@ -38,6 +38,7 @@ type fake struct {
 	current string // projection in force
 	next    map[mail.Gen]string
 	files   []string
+	chunks  uint32 // that came from the dispatcher, at its end
 }
 
 func newFake(e Env) (Program, error) {
@@ -61,7 +62,14 @@ func (f *fake) Handlers() []Handler {
 	return []Handler{
 		{Parent, msg.TypeUserInfo, true, f.answer},
 		{Dispatcher, msg.TypeUserInfo, true, f.answer},
+		{Dispatcher, msg.TypeBodyChunk, false, f.count},
 	}
+}
+
+func (f *fake) count(context.Context, Request) {
+	f.mu.Lock()
+	f.chunks++
+	f.mu.Unlock()
 }
 
 // answer tells about the role named in the request, itself or queue.
@@ -90,7 +98,7 @@ func (f *fake) answer(ctx context.Context, r Request) {
 	defer f.mu.Unlock()
 	res := f.env.Conf.Resources
 	r.Reply(&msg.UserInfoReply{
-		Found: f.env.Trace("smtp"), Name: string(f.env.Role), Home: f.current, UID: uint32(len(f.env.Peers)),
+		GID: f.chunks, Found: f.env.Trace("smtp"), Name: string(f.env.Role), Home: f.current, UID: uint32(len(f.env.Peers)),
 		Forward: fmt.Appendf(nil, "%v %s %d %v %v %v", f.files, res.Hosts, len(res.CABundle), res.UIDs, res.Operators, f.env.Paused),
 	})
 }
@@ -124,8 +132,19 @@ func (f *fake) Run(ctx context.Context) error {
 	if f.env.Role == Lookup {
 		return errors.New("cannot finish")
 	}
+	if q := f.env.Peers[Queue]; f.env.Role == Dispatcher && q != nil {
+		for range lastChunks {
+			if err := q.Send(context.Background(), &msg.BodyChunk{Data: make([]byte, 64<<10)}); err != nil {
+				return err
+			}
+		}
+	}
 	return nil
 }
+
+// lastChunks is how many chunks the dispatcher sends to queue when it ends: more
+// than the system takes at once, less than the credit.
+const lastChunks = Credit / 2 / (64 << 10)
 
 // TestForget holds that the code of the start is given back once, when that is
 // over and the program runs.
@@ -259,6 +278,13 @@ func TestRolesLife(t *testing.T) {
 	}
 	must(t, d.Shutdown(ctx))
 	<-d.Done()
+	// What was sent at the end arrives.
+	late := time.Now().Add(time.Minute)
+	for n := uint32(0); n < lastChunks; n = ask(t, q, "").GID {
+		if time.Now().After(late) {
+			t.Fatalf("%d of %d chunks have arrived", n, lastChunks)
+		}
+	}
 	must(t, q.Shutdown(ctx))
 	<-q.Done()
 	if d.Exited() != "" || q.Exited() != "" {
