@@ -44,6 +44,7 @@ type greylisting struct {
 	loaded  bool          // with the token
 	wake    chan struct{} // something has changed
 	telling sync.Mutex    // held by who tells queue of it
+	told    bool          // of anything, which may not have arrived; with telling
 }
 
 func newGreylisting(env proc.Env) *greylisting {
@@ -104,14 +105,18 @@ func (g *greylisting) Allow(ctx context.Context, r greylist.Rule, t greylist.Try
 	return g.list.Allow(r, t), nil
 }
 
-// run tells queue what is to be kept, at most once in a second.
+// run tells queue what is to be kept, at most once in a second. What it has kept is
+// asked for before the first client has to wait for that.
 func (g *greylisting) run(ctx context.Context) {
+	if err := g.load(ctx); err != nil {
+		g.log.Debugf("debug: greylist: %v", err)
+	}
 	swept := g.clock.Mono()
 	for {
 		select {
 		case <-g.wake:
 		case <-ctx.Done():
-			g.flush()
+			g.end()
 			return
 		}
 		later, cancel := g.clock.After(greyDelay)
@@ -134,6 +139,7 @@ func (g *greylisting) flush() {
 	g.telling.Lock()
 	defer g.telling.Unlock()
 	for m := g.changes(); len(m.Values) > 0; m = g.changes() {
+		g.told = true
 		if err := g.queue.Send(context.Background(), m); err != nil {
 			g.log.Debugf("debug: greylist: %v", err)
 		}
@@ -144,6 +150,20 @@ func (g *greylisting) flush() {
 func (g *greylisting) settle(ctx context.Context) error {
 	g.flush()
 	return g.queue.Call(ctx, &msg.Keep{Kind: greyKind, Sync: true}, &msg.KeptReply{})
+}
+
+// end is flush for the last time: what is only sent ends with the process.
+func (g *greylisting) end() {
+	g.flush()
+	g.telling.Lock()
+	told := g.told
+	g.telling.Unlock()
+	if !told {
+		return
+	}
+	if err := g.settle(context.Background()); err != nil {
+		g.log.Debugf("debug: greylist: %v", err)
+	}
 }
 
 // changes is a message with some of what has changed.

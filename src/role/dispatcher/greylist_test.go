@@ -75,6 +75,9 @@ func TestGreylistRestart(t *testing.T) {
 		do(g)
 		cancel()
 		run.Wait()
+		if k.synced != len(k.values) && k.fail == nil {
+			t.Error("it ends before all is on stable storage")
+		}
 	}
 	try := greylist.Try{Addr: netip.MustParseAddr("192.0.2.1"), From: "a@b", To: "c@d"}
 	allow := func(want bool) {
