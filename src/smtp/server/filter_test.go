@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -16,17 +17,25 @@ import (
 // scripted is a Filter that decides by a table and writes down what it hears.
 type scripted struct {
 	verdicts map[string]Verdict // by phase and parameter
-	heard    []string
-	lines    bool // it wants to see messages
+	lines    bool               // it wants to see messages
+
+	mu    sync.Mutex // sessions of a listener share it
+	heard []string
+}
+
+func (f *scripted) hear(text string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.heard = append(f.heard, text)
 }
 
 func (f *scripted) Phase(_ context.Context, s *Session, p Phase, param string) Verdict {
-	f.heard = append(f.heard, fmt.Sprintf("ask %d %s", p, param))
+	f.hear(fmt.Sprintf("ask %d %s", p, param))
 	return f.verdicts[fmt.Sprintf("%d %s", p, param)]
 }
 
 func (f *scripted) Report(s *Session, e Event) {
-	f.heard = append(f.heard, strings.TrimSpace(fmt.Sprintf("tell %s %s", kinds[e.Kind], e.Text)))
+	f.hear(strings.TrimSpace(fmt.Sprintf("tell %s %s", kinds[e.Kind], e.Text)))
 }
 
 var kinds = [...]string{
