@@ -138,9 +138,12 @@ func (c *Chain) Matches(name string) bool {
 	return false
 }
 
-// Dates tells what an administrator should know about the certificate's time at
-// now; "" when there is nothing.
-func (c *Chain) Dates(now time.Time) string {
+// goodRSA is the least size of an RSA key that clients of today take.
+const goodRSA = 2048
+
+// Remark tells what an administrator should know about the certificate at now; ""
+// when there is nothing.
+func (c *Chain) Remark(now time.Time) string {
 	const day = "2006-01-02"
 	switch {
 	case now.After(c.Leaf.NotAfter):
@@ -148,7 +151,25 @@ func (c *Chain) Dates(now time.Time) string {
 	case now.Before(c.Leaf.NotBefore):
 		return "the certificate is not valid before " + c.Leaf.NotBefore.Format(day)
 	}
+	if k, ok := c.Leaf.PublicKey.(*rsa.PublicKey); ok && k.N.BitLen() < goodRSA {
+		return fmt.Sprintf("many clients refuse an RSA key of %d bits: make one of %d", k.N.BitLen(), goodRSA)
+	}
 	return ""
+}
+
+// Holds returns which certificate of the chain is that of a key, from 1 on; 0:
+// none.
+func (c *Chain) Holds(key msg.KeyID) int {
+	for i, der := range c.DER {
+		cert, err := x509.ParseCertificate(der)
+		if err != nil {
+			continue
+		}
+		if id, err := KeyID(cert.PublicKey); err == nil && id == key {
+			return i + 1
+		}
+	}
+	return 0
 }
 
 // ParseAuthorities reads a file of certificates that are trusted.

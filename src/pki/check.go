@@ -21,7 +21,7 @@ func Machine(m load.Machine, now time.Time) load.Machine {
 		if err != nil {
 			return "", err
 		}
-		return c.Dates(now), nil
+		return c.Remark(now), nil
 	}
 	return m
 }

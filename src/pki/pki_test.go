@@ -2,8 +2,13 @@ package pki_test
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
+	"math/big"
 	"net"
 	"os"
 	"os/exec"
@@ -53,7 +58,7 @@ func config(t *testing.T, s pki.Server) *tls.Config {
 // TestKinds signs with every kind of key, through the oracle, in every version.
 func TestKinds(t *testing.T) {
 	a := pkitest.New(t)
-	for _, kind := range []string{pkitest.ECDSA, pkitest.RSA, pkitest.Ed25519} {
+	for _, kind := range []string{pkitest.ECDSA, pkitest.P384, pkitest.P521, pkitest.RSA, pkitest.RSA1024, pkitest.Ed25519} {
 		cfg := config(t, pki.Server{Chains: []*pki.Chain{a.Chain(kind, "mx.example.org")}, Ask: a.Sign, Protocols: "all"})
 		for _, version := range []uint16{tls.VersionTLS10, tls.VersionTLS11, tls.VersionTLS12, tls.VersionTLS13} {
 			if kind == pkitest.Ed25519 && version < tls.VersionTLS12 {
@@ -132,6 +137,9 @@ func TestVerifyClients(t *testing.T) {
 	}{
 		"none": {nil, false}, "ours": {[]tls.Certificate{a.Identity("client.example")}, true},
 		"of a stranger": {[]tls.Certificate{other.Identity("client.example")}, false},
+		"expired":       {[]tls.Certificate{identity(t, a, time.Now().Add(-48*time.Hour))}, false},
+		"of later":      {[]tls.Certificate{identity(t, a, time.Now().Add(48*time.Hour))}, false},
+		"self-signed":   {[]tls.Certificate{selfSigned(t)}, false},
 	} {
 		client := a.Client("mx.example.org")
 		client.Certificates = tt.show
@@ -140,6 +148,30 @@ func TestVerifyClients(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+}
+
+// identity is what a client shows from a time on.
+func identity(t *testing.T, a *pkitest.Authority, from time.Time) tls.Certificate {
+	t.Helper()
+	c, err := tls.X509KeyPair(a.IssueAt(from, pkitest.ECDSA, "client.example"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func selfSigned(t *testing.T) tls.Certificate {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"client.example"}, NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }
 
 func TestParseChain(t *testing.T) {
@@ -164,9 +196,12 @@ func TestParseChain(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := c.Dates(now); !strings.Contains(got, want) || want == "" && got != "" {
+		if got := c.Remark(now); !strings.Contains(got, want) || want == "" && got != "" {
 			t.Errorf("from %v: %q", from, got)
 		}
+	}
+	if got := a.Chain(pkitest.RSA1024, "x.example").Remark(now); !strings.Contains(got, "1024 bits") {
+		t.Errorf("small RSA: %q", got)
 	}
 }
 

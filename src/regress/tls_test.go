@@ -148,13 +148,19 @@ func sClient(t *testing.T, args ...string) string {
 // SMTPS, with every kind of key.
 func TestTLSClients(t *testing.T) {
 	t.Parallel()
-	d := newTLS(t, "", "", "rsa:rsa.example.org", "ecdsa:ec.example.org", "ed25519:ed.example.org")
+	kinds := []string{pkitest.RSA, pkitest.RSA4096, pkitest.ECDSA, pkitest.P384, pkitest.P521, pkitest.Ed25519}
+	var names []string
+	for _, kind := range kinds {
+		names = append(names, kind+":"+kind+".example.org")
+	}
+	d := newTLS(t, "", "", names...)
 	d.Start()
 	ca := d.Path("ca.pem")
 	user := me(t)
 	mail := 0
 	t.Run("openssl", func(t *testing.T) {
-		for _, name := range []string{"rsa.example.org", "ec.example.org", "ed.example.org"} {
+		for _, kind := range kinds {
+			name := kind + ".example.org"
 			for _, version := range []string{"-tls1_2", "-tls1_3"} {
 				for _, how := range [][]string{{"-connect", d.smtps}, {"-connect", d.Addr, "-starttls", "smtp"}} {
 					args := append([]string{"s_client", "-servername", name, "-verify_hostname", name, "-CAfile", ca,
@@ -166,6 +172,14 @@ func TestTLSClients(t *testing.T) {
 				}
 			}
 		}
+		// Who asks for no name, or for what is none, sees the first certificate.
+		for _, name := range []string{"-noservername", "-servername=127.0.0.1", "-servername=other.example.org"} {
+			out := sClient(t, "s_client", name, "-verify_hostname", "rsa.example.org", "-CAfile", ca, "-verify_return_error",
+				"-crlf", "-ign_eof", "-connect", d.smtps)
+			if !strings.Contains(out, "Verify return code: 0 (ok)") {
+				t.Errorf("%s:\n%s", name, out)
+			}
+		}
 	})
 	t.Run("python", func(t *testing.T) {
 		client(t, "", "python3", "-c", `
@@ -173,7 +187,7 @@ import smtplib, ssl, sys
 c = ssl.create_default_context(cafile=sys.argv[1])
 class Named(smtplib.SMTP_SSL):
     def _get_socket(self, host, port, timeout):
-        return c.wrap_socket(smtplib.SMTP._get_socket(self, host, port, timeout), server_hostname="ec.example.org")
+        return c.wrap_socket(smtplib.SMTP._get_socket(self, host, port, timeout), server_hostname="ecdsa.example.org")
 s = Named(*sys.argv[2].split(":"), context=c)
 s.sendmail("a@example.org", [sys.argv[4] + "@localhost"], "Subject: smtps\n\nbody\n")
 s.quit()
@@ -379,6 +393,11 @@ func TestTLSBadFiles(t *testing.T) {
 				t.Error(err)
 			}
 		}, "insecure permissions 0644"},
+		"chain before the certificate": {func(d *tlsDaemon) {
+			cert, key := d.ca.Issue("rsa", host)
+			d.write(host+".crt", append(d.ca.PEM, cert...))
+			d.write(host+".key", key)
+		}, "that of the certificate numbered 2: it must be the first in the file"},
 		"key is gone": {func(d *tlsDaemon) {
 			if err := os.Remove(d.Path(host + ".key")); err != nil {
 				t.Error(err)

@@ -25,8 +25,12 @@ import (
 
 // The kinds of keys.
 const (
-	ECDSA   = "ecdsa"
-	RSA     = "rsa"
+	ECDSA   = "ecdsa" // on P-256
+	P384    = "p384"
+	P521    = "p521"
+	RSA     = "rsa" // of 2048 bits
+	RSA1024 = "rsa1024"
+	RSA4096 = "rsa4096"
 	Ed25519 = "ed25519"
 )
 
@@ -67,6 +71,14 @@ func newKey(t testing.TB, kind string) crypto.Signer {
 	switch kind {
 	case RSA:
 		key, err = rsa.GenerateKey(rand.Reader, 2048)
+	case RSA1024:
+		key, err = rsa.GenerateKey(rand.Reader, 1024)
+	case RSA4096:
+		key, err = rsa.GenerateKey(rand.Reader, 4096)
+	case P384:
+		key, err = ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+	case P521:
+		key, err = ecdsa.GenerateKey(elliptic.P521(), rand.Reader)
 	case Ed25519:
 		_, key, err = ed25519.GenerateKey(rand.Reader)
 	default:

@@ -1,6 +1,7 @@
 package ca
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"crypto/ecdsa"
@@ -14,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -100,6 +102,7 @@ func TestConfiguration(t *testing.T) {
 	for name, pair := range map[string][2][]byte{
 		"the key is not that of the certificate": {stranger, key},
 		"no private key":                         {cert, cert},
+		"that of the certificate numbered 2: it": {slices.Concat(a.PEM, bytes.TrimSuffix(cert, a.PEM)), key},
 		"holds no certificate":                   {key, key},
 	} {
 		c := configure(t, 2, map[string][2][]byte{"mx": pair})

@@ -56,8 +56,12 @@ func match(cert, text []byte) (msg.KeyID, crypto.Signer, error) {
 		return msg.KeyID{}, nil, fmt.Errorf("the certificate: %w", err)
 	}
 	id, err := pki.KeyID(key.Public())
-	if err == nil && id != chain.Key {
-		err = errors.New("the key is not that of the certificate")
+	if err != nil || id == chain.Key {
+		return id, key, err
+	}
+	err = errors.New("the key is not that of the certificate")
+	if n := chain.Holds(id); n > 0 {
+		err = fmt.Errorf("%w but that of the certificate numbered %d: it must be the first in the file", err, n)
 	}
 	return id, key, err
 }

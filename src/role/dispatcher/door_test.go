@@ -38,7 +38,7 @@ func TestOutOfDescriptors(t *testing.T) {
 
 	for _, errno := range []error{syscall.EMFILE, syscall.ENFILE} {
 		p.results <- &net.OpError{Op: "accept", Err: os.NewSyscallError("accept4", errno)}
-		r.clk.BlockUntil(2) // the sweep and the rest
+		r.clk.BlockUntil(3) // the sweep, the dates and the rest
 		select {
 		case p.results <- errors.New("too soon"):
 			t.Fatal("it does not rest")

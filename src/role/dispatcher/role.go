@@ -47,6 +47,7 @@ type Role struct {
 	relay  *relaying
 	turns  *pki.Turns
 	ctx    context.Context // of what sessions ask crypto; ends with the process
+	began  time.Time
 	// programs are the filter programs of all generations.
 	programs *filter.Programs
 	grey     *greylisting
@@ -76,7 +77,7 @@ func New(env proc.Env) (*Role, error) {
 	}
 	r := &Role{
 		clock: env.Clock, log: env.Log, env: env, doors: make(map[string]*door),
-		turns: pki.NewTurns(signatures()), ctx: context.Background(),
+		turns: pki.NewTurns(signatures()), ctx: context.Background(), began: env.Clock.Now(),
 	}
 	r.stats.session = r.stats.set.Counter(stat.SMTPSession)
 	r.stats.local = r.stats.set.Counter(stat.SMTPSessionLocal)
@@ -111,6 +112,7 @@ type generation struct {
 	each   int              // with one address; 0: any number
 	relay  *mta.Config
 	files  map[string]*os.File
+	chains map[string]*pki.Chain // by the name of their pki
 
 	filters  *filter.Set
 	programs map[string]*filter.Program
@@ -136,6 +138,7 @@ func (r *Role) Prepare(_ context.Context, c proc.Conf) error {
 		certs, err = r.newCertificates(c, &p, g.files)
 	}
 	if err == nil {
+		g.chains = certs.chains
 		err = r.listeners(g, &p, certs)
 	}
 	if err == nil {
@@ -313,6 +316,7 @@ func (r *Role) Run(ctx context.Context) error {
 	helpers.Go(func() { r.back.ids.run(inner) })
 	helpers.Go(func() { r.relay.run(inner) })
 	helpers.Go(func() { r.grey.run(inner) })
+	helpers.Go(func() { r.watchDates(inner, r.began) })
 
 	accepting, stop := context.WithCancel(ctx)
 	defer stop()

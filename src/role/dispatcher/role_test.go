@@ -344,7 +344,7 @@ func TestStopGraceEnds(t *testing.T) {
 	stuck.say("DATA", "354")
 	done := make(chan struct{})
 	go func() { defer close(done); r.stop() }()
-	r.clk.BlockUntil(2) // the sweep and the grace
+	r.clk.BlockUntil(3) // the sweep, the dates and the grace
 	r.clk.Advance(r.env.Grace)
 	stuck.want("421 4.3.0")
 	<-done
@@ -356,7 +356,7 @@ func TestStopGraceEnds(t *testing.T) {
 func TestNameTakesTooLong(t *testing.T) {
 	r, at := newRig(t, func(e *proc.Env) { e.Peers[proc.Lookup].(*world).silent = true })
 	c := dial(t, at)
-	r.clk.BlockUntil(2)
+	r.clk.BlockUntil(3)
 	r.clk.Advance(nameWait)
 	c.want("220")
 	if !strings.Contains(r.log.String(), "host=<unknown>") {

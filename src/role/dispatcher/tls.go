@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"time"
 
 	"opensmtpd/src/conf"
 	"opensmtpd/src/conf/project"
@@ -38,11 +39,43 @@ func (r *Role) newCertificates(c proc.Conf, p *project.DispatcherConf, files map
 		if err != nil {
 			return nil, fmt.Errorf("pki %s: %w", k.Name, err)
 		}
-		if warning := x.chains[k.Name].Dates(r.clock.Now()); warning != "" {
-			r.log.Warnf("warn: pki %s: %s", k.Name, warning)
-		}
+		r.remark(k.Name, x.chains[k.Name], r.clock.Now())
 	}
 	return x, nil
+}
+
+// remark warns of a certificate about which something is to be said.
+func (r *Role) remark(name string, c *pki.Chain, now time.Time) {
+	if text := c.Remark(now); text != "" {
+		r.log.Warnf("warn: pki %s: %s", name, text)
+	}
+}
+
+// datesEvery is how often certificates in use are looked at.
+const datesEvery = time.Hour
+
+// watchDates warns of certificates that expire after before, while they are in
+// use, until ctx ends.
+func (r *Role) watchDates(ctx context.Context, before time.Time) {
+	for {
+		due, cancel := r.clock.After(datesEvery)
+		select {
+		case <-due:
+		case <-ctx.Done():
+			cancel()
+			return
+		}
+		r.mu.Lock()
+		chains := r.current.chains
+		r.mu.Unlock()
+		now := r.clock.Now()
+		for name, c := range chains {
+			if end := c.Leaf.NotAfter; now.After(end) && !before.After(end) {
+				r.remark(name, c, now)
+			}
+		}
+		before = now
+	}
 }
 
 func (x *certificates) read(identity string) ([]byte, error) {

@@ -54,6 +54,35 @@ func secured(t *testing.T, gen mail.Gen, cert []byte, change func(*project.Dispa
 	return proc.Conf{Gen: gen, Projection: b, Files: append(files, open(t, "cert:mx", cert))}
 }
 
+// TestCertificateExpires holds that the log tells of a certificate that expires in
+// use, once.
+func TestCertificateExpires(t *testing.T) {
+	r, _ := newRig(t)
+	ca := pkitest.New(t)
+	cert, _ := ca.IssueAt(r.clk.Now(), pkitest.ECDSA, "mx.example.com")
+	if err := r.Prepare(t.Context(), secured(t, 2, cert, nil)); err != nil {
+		t.Fatal(err)
+	}
+	r.Commit(2)
+	told := func() int {
+		return strings.Count(r.log.String(), "warn: pki mx: the certificate has expired on 2026-03-05")
+	}
+	if told() != 0 {
+		t.Errorf("log: %v", r.log)
+	}
+	for told() == 0 {
+		r.clk.BlockUntil(1)
+		r.clk.Advance(datesEvery)
+	}
+	for range 5 {
+		r.clk.BlockUntil(1)
+		r.clk.Advance(datesEvery)
+	}
+	if r.stop(); told() != 1 {
+		t.Errorf("told %d times", told())
+	}
+}
+
 // TestCertificates holds that a configuration's certificates are shown once it is
 // in force, that they change without a new generation, and that one that is of no
 // use changes nothing.
