@@ -193,7 +193,7 @@ func (s *session) take(ctx context.Context) *task {
 	}
 	m.mu.Lock()
 	switch {
-	case m.stopping, s.sent >= r.limits.SessionMailMax:
+	case m.stopping, s.sent >= r.limits.SessionMailMax, s.full():
 		m.mu.Unlock()
 		return nil
 	case s.tried >= maxTries:
@@ -225,6 +225,12 @@ func (s *session) take(ctx context.Context) *task {
 	r.idle = append(r.idle, s)
 	m.mu.Unlock()
 	return s.hangOn(ctx, keep)
+}
+
+// full tells that the server takes no more in this session.
+func (s *session) full() bool {
+	most := s.conn.Ext().MaxMail
+	return most > 0 && s.begun >= most
 }
 
 // hangOn waits for a task.

@@ -410,6 +410,26 @@ func TestSessionLimits(t *testing.T) {
 	}
 }
 
+// A server that says how many messages a session may have gets no more (RFC 9422),
+// so that none is refused for it.
+func TestServerLimits(t *testing.T) {
+	for limits, want := range map[string]int{
+		"LIMITS RCPTMAX=5 MAILMAX=2": 2, "limits mailmax=1": 4, "LIMITS MAILMAX=0 MAILMAX=x MAILMAX RCPTMAX=1": 1, "LIMITS": 1,
+	} {
+		s := &script{say: map[string]string{"EHLO": "250-x\r\n250 " + limits}}
+		w := far(t, s)
+		for range 4 {
+			if got := outcomes(w.send(w.task("b@far.example"))); got != delivered {
+				t.Errorf("%s: %s", limits, got)
+			}
+			w.rested(t)
+		}
+		if n := s.connections(); n != want {
+			t.Errorf("%s: %d connections for 4 messages, want %d", limits, n, want)
+		}
+	}
+}
+
 func TestSender(t *testing.T) {
 	for from, want := range map[string]string{
 		"": "a@b.example", "x@y.example": "x@y.example", "@y.example": "a@y.example", "x": "x@b.example",

@@ -46,6 +46,7 @@ type Extensions struct {
 
 	Size    bool
 	MaxSize int64    // 0: it does not say
+	MaxMail int      // transactions that a session may have (RFC 9422); 0: it does not say
 	Auth    []string // mechanisms, in capitals
 }
 
@@ -142,6 +143,13 @@ func (e *Extensions) add(line string) {
 		e.Size = true
 		if n, err := strconv.ParseInt(strings.TrimSpace(rest), 10, 64); err == nil && n > 0 {
 			e.MaxSize = n
+		}
+	case "LIMITS":
+		for _, limit := range strings.Fields(rest) {
+			name, value, _ := strings.Cut(limit, "=")
+			if n, err := strconv.Atoi(value); err == nil && n > 0 && strings.EqualFold(name, "MAILMAX") {
+				e.MaxMail = n
+			}
 		}
 	case "AUTH":
 		e.Auth = strings.Fields(strings.ToUpper(rest))
