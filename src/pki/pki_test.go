@@ -205,6 +205,25 @@ func TestParseChain(t *testing.T) {
 	}
 }
 
+// FuzzChain holds that what is read can be looked at, and leads to its own key.
+func FuzzChain(f *testing.F) {
+	a := pkitest.New(f)
+	cert, key := a.Issue(pkitest.ECDSA, "mx.example.org", "*.example.org")
+	f.Add(cert, "mx.example.org")
+	f.Add(append(append([]byte("text\n"), key...), cert...), "A.example.org.")
+	f.Add(append(slices.Clone(a.PEM), cert...), "")
+	f.Fuzz(func(t *testing.T, text []byte, name string) {
+		c, err := pki.ParseChain(text)
+		if err != nil {
+			return
+		}
+		_, _ = c.Matches(name), c.Remark(time.Now())
+		if c.Holds(c.Key) != 1 || len(c.DER) == 0 {
+			t.Errorf("%q: its key is that of certificate %d of %d", text, c.Holds(c.Key), len(c.DER))
+		}
+	})
+}
+
 // TestTurns holds that one who waits often does not keep another waiting long.
 func TestTurns(t *testing.T) {
 	a := pkitest.New(t)
