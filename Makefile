@@ -102,6 +102,7 @@ bench: build
 	$(GO) run ./src/bench compare
 	$(GO) run ./src/bench relay
 	$(GO) run ./src/bench filter
+	$(GO) run ./src/bench crowd -rounds 1
 
 ## dist: packages (.deb, .rpm, .apk) and archives, below dist/
 dist:

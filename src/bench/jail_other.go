@@ -19,3 +19,5 @@ func runCompare(context.Context, []string, io.Writer) error { return errLinux }
 func runFilter(context.Context, []string, io.Writer) error { return errLinux }
 
 func runRelay(context.Context, []string, io.Writer) error { return errLinux }
+
+func runCrowd(context.Context, []string, io.Writer) error { return errLinux }

@@ -8,6 +8,7 @@
 //	bench relay   [-rounds N] …       the same for relaying to a sink, and Debian's
 //	                                  OpenSMTPD, and no server at all
 //	bench filter  [-rounds N] …       ours with and without a filter program
+//	bench crowd   [-idle N] …         ours among idle connections
 package main
 
 import (
@@ -38,7 +39,7 @@ func main() {
 
 func run(ctx context.Context, args []string, out io.Writer) error {
 	if len(args) == 0 {
-		return fmt.Errorf("usage: bench load|idle|sink|compare|relay|filter [options]")
+		return fmt.Errorf("usage: bench load|idle|sink|compare|relay|filter|crowd [options]")
 	}
 	switch verb, rest := args[0], args[1:]; verb {
 	case "load":
@@ -53,10 +54,12 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		return runRelay(ctx, rest, out)
 	case "filter":
 		return runFilter(ctx, rest, out)
+	case "crowd":
+		return runCrowd(ctx, rest, out)
 	case jailVerb:
 		return runJail(ctx, rest)
 	default:
-		return fmt.Errorf("%s: no such measurement; want load, idle, sink, compare, relay or filter", verb)
+		return fmt.Errorf("%s: no such measurement; want load, idle, sink, compare, relay, filter or crowd", verb)
 	}
 }
 
