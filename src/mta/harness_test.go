@@ -446,15 +446,15 @@ func authority(t *testing.T) *ca {
 	return &ca{cert, key, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})}
 }
 
-// server returns the configuration of a server with a certificate for a name.
-func (a *ca) server(t *testing.T, name string) *tls.Config {
+// server returns the configuration of a server with a certificate for names.
+func (a *ca) server(t *testing.T, names ...string) *tls.Config {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(2), NotBefore: time.Unix(0, 0), NotAfter: time.Now().AddDate(10, 0, 0), DNSNames: []string{name},
+		SerialNumber: big.NewInt(2), NotBefore: time.Unix(0, 0), NotAfter: time.Now().AddDate(10, 0, 0), DNSNames: names,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, &key.PublicKey, a.key)
 	if err != nil {

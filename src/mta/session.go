@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+	"unicode"
 
 	"opensmtpd/src/filter"
 	"opensmtpd/src/mail"
@@ -160,7 +161,12 @@ func (s *session) run(ctx context.Context) {
 	}
 }
 
-// sentence writes an error as OpenSMTPD does: with a capital.
+// maxTrouble is how much of an error is told, in bytes: a server's certificate may
+// have any number of names.
+const maxTrouble = 1000
+
+// sentence writes an error as OpenSMTPD does: with a capital. What a server has put
+// into it stays in one line.
 func sentence(err error) string {
 	var op *net.OpError
 	text := err.Error()
@@ -173,6 +179,12 @@ func sentence(err error) string {
 	if text == "" {
 		return "Unknown error"
 	}
+	text = strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(text[:min(len(text), maxTrouble)], "?"))
 	return strings.ToUpper(text[:1]) + text[1:]
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"testing"
 
@@ -135,6 +136,28 @@ func TestRequireTLS(t *testing.T) {
 		}
 		if n := len(w.log.With("Disabling route")); (n == 1) != strings.HasPrefix(tc.want, failed) {
 			t.Errorf("%s: %d routes disabled, want %s", tc.url, n, tc.want)
+		}
+	}
+}
+
+// What stands in a certificate makes no lines, and none that has no end.
+func TestHostileCertificate(t *testing.T) {
+	a := authority(t)
+	evil := "evil\r\nBcc: all@example.com\x1b[2J" + strings.Repeat(".long", 40)
+	for _, names := range [][]string{{evil}, slices.Repeat([]string{evil}, 90)} {
+		s := &script{tls: a.server(t, names...)}
+		w := smarthost(t, "smtp+tls://mx.far.example", a, nil)
+		w.server("192.0.2.1:25", s.serve)
+		res := w.send(w.task("b@far.example"))
+		line := res.Results[0].Line
+		if !strings.HasPrefix(line, "Network error on destination MXs (TLS handshake failed: ") || len(line) > 1100 ||
+			strings.ContainsAny(line, "\r\n\x1b") || res.Results[0].Err.Text != line {
+			t.Errorf("%d names: %q", len(names), line)
+		}
+		for _, l := range w.log.With("evil") {
+			if len(l) > 1300 {
+				t.Errorf("%d names: a line of %d bytes", len(names), len(l))
+			}
 		}
 	}
 }
