@@ -205,7 +205,7 @@ func (c *chain) consult(e *element, q *question) bool {
 		return q.refuse(tempFail)
 	case err == nil:
 		return c.obey(e, q, &m)
-	case errors.Is(err, errDead) && e.bypass:
+	case l.process.isDead() && e.bypass:
 		return false
 	}
 	c.o.Log.FilterFailed(q.s.ID, e.name, err)
