@@ -65,3 +65,27 @@ func TestAnswers(t *testing.T) {
 		t.Errorf("it says\n%s", out.String())
 	}
 }
+
+// Whatever smtpd says, Run returns, and every line that it says is one line.
+func FuzzRun(f *testing.F) {
+	for _, text := range []string{
+		"report|0.7|1.000000|smtp-in|link-auth|01|pass|a|b", "report|0.7|1.000000|smtp-in|link-disconnect|01", "report|||||", "filter|||||",
+		"filter|0.7|1.000000|smtp-in|data-line|01|02|.", "filter|0.7|1.000000|smtp-in|connect|01|02|name|192.0.2.1", "filter|0.7|1.0|smtp-in|ehlo|01",
+		"config|ready", "", "|", "x",
+	} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		var out strings.Builder
+		p := New(strings.NewReader("config|ready\n"+text+"\n"), &out)
+		p.OnReport("smtp-in|*", func(*Session, Event) {})
+		p.OnRequest("connect", func(r *Request) { r.Rewrite(r.Params[0]) })
+		p.OnLine(func(_ *Session, line []byte, out func([]byte)) { out(line) })
+		_ = p.Run() // what it does not understand is its end
+		for line := range strings.Lines(out.String()) {
+			if kind, _, ok := strings.Cut(line, "|"); !ok || kind != "register" && kind != "filter-result" && kind != "filter-dataline" {
+				t.Errorf("%q makes it say %q", text, line)
+			}
+		}
+	})
+}
