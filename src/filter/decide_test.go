@@ -2,6 +2,7 @@ package filter
 
 import (
 	"fmt"
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -287,6 +288,21 @@ func TestErrata78_032AndLinkAuth74(t *testing.T) {
 	} {
 		if got := stripped(server.PhaseMailFrom, param); got != want {
 			t.Errorf("%q is stripped to %q, want %q", param, got, want)
+		}
+	}
+}
+
+func TestPortText(t *testing.T) {
+	for text, want := range map[string]string{
+		"192.0.2.1:25": "192.0.2.1:25", "[::ffff:192.0.2.1]:25": "192.0.2.1:25", "[2001:db8::1]:587": "[2001:db8::1]:587",
+		"[fe80::1%eth0]:25": "[fe80::1%eth0]:25", "": "unknown",
+	} {
+		var a netip.AddrPort
+		if text != "" {
+			a = netip.MustParseAddrPort(text)
+		}
+		if got := portText(a); got != want {
+			t.Errorf("%s is %s, want %s", text, got, want)
 		}
 	}
 }
