@@ -10,7 +10,7 @@ import (
 const queueSize = 1 << 20
 
 // keepSize is how much memory a queue keeps while it is empty.
-const keepSize = 64 << 10
+const keepSize = 256 << 10
 
 // outbox is what sessions have to say to a program. One goroutine writes it.
 type outbox struct {

@@ -54,16 +54,20 @@ type Program struct {
 	reports  map[string]func(*Session, Event)
 	requests map[string]func(*Request)
 	lines    func(*Session, []byte, func([]byte))
+	seen     *Session     // whose line was seen last
+	say      func([]byte) // next, made once
 	sessions map[string]*Session
 }
 
 // New returns a program that talks to smtpd by its standard input and output.
 func New(stdin io.Reader, stdout io.Writer) *Program {
-	return &Program{
+	p := &Program{
 		in: bufio.NewReaderSize(stdin, 128<<10), out: bufio.NewWriterSize(stdout, 128<<10),
 		config: make(map[string]string), reports: make(map[string]func(*Session, Event)),
 		requests: make(map[string]func(*Request)), sessions: make(map[string]*Session),
 	}
+	p.say = p.next
+	return p
 }
 
 // Config is what smtpd has told about itself, such as "smtpd-version" and "admd".
@@ -264,19 +268,23 @@ func (p *Program) line(s *Session, rest []byte) error {
 	if s.token != string(token) {
 		s.token = string(token)
 	}
-	var err error
-	p.lines(s, text, func(line []byte) {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		p.out.WriteString("filter-dataline|")
-		p.out.WriteString(s.ID)
-		p.out.WriteByte('|')
-		p.out.WriteString(s.token)
-		p.out.WriteByte('|')
-		p.out.Write(line)
-		err = p.out.WriteByte('\n') // an error stays with the writer
-	})
-	return err
+	p.seen = s
+	p.lines(s, text, p.say)
+	return nil
+}
+
+// next says a line of the message of which one was seen. An error stays with the
+// writer.
+func (p *Program) next(line []byte) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.out.WriteString("filter-dataline|")
+	p.out.WriteString(p.seen.ID)
+	p.out.WriteByte('|')
+	p.out.WriteString(p.seen.token)
+	p.out.WriteByte('|')
+	p.out.Write(line)
+	p.out.WriteByte('\n')
 }
 
 // Request asks for a decision. Exactly one of its methods must be called, once.
