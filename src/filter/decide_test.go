@@ -184,6 +184,7 @@ func TestProgramHangs(t *testing.T) {
 					c.play(session[:at-1]...)
 					fmt.Fprint(c.nc, session[at-1]+"\r\n")
 				}
+				s.await("|smtp-in|" + phase + "|")
 				r.clk.BlockUntil(2) // the sweep of the server, and who waits for the answer
 				r.clk.Advance(requestTime)
 				got := c.reply()
