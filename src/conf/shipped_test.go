@@ -3,9 +3,11 @@ package conf_test
 import (
 	"context"
 	"io/fs"
+	"iter"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -14,6 +16,8 @@ import (
 	"opensmtpd/src/conf/diag"
 	"opensmtpd/src/conf/load"
 	"opensmtpd/src/conf/printer"
+	"opensmtpd/src/lookup/aliases"
+	"opensmtpd/src/lookup/table"
 )
 
 // anywhere is a machine that has every file and every host, so that examples
@@ -93,26 +97,92 @@ func readManual(t *testing.T) string {
 	return string(b)
 }
 
-// TestManualExamples loads every configuration in the manual's EXAMPLES.
-func TestManualExamples(t *testing.T) {
-	_, text, found := strings.Cut(readManual(t), ".Sh EXAMPLES")
-	if !found {
-		t.Fatal("the manual has no EXAMPLES")
+// literal yields the examples of a manual page, as they are read.
+func literal(t *testing.T, page string) iter.Seq[string] {
+	t.Helper()
+	b, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
 	}
-	text, _, _ = strings.Cut(text, "\n.Sh ")
-	n := 0
-	for _, block := range strings.Split(text, ".Bd -literal")[1:] {
-		_, block, _ = strings.Cut(block, "\n")
-		block, _, _ = strings.Cut(block, "\n.Ed")
-		block = strings.NewReplacer(`\e`, `\`, `\&`, "", `\-`, "-").Replace(block)
-		if !strings.Contains(block, "match ") {
-			continue
+	return func(yield func(string) bool) {
+		for _, block := range strings.Split(string(b), ".Bd -literal")[1:] {
+			_, block, _ = strings.Cut(block, "\n")
+			block, _, _ = strings.Cut(block, "\n.Ed")
+			if !yield(strings.NewReplacer(`\e`, `\`, `\&`, "", `\-`, "-").Replace(block) + "\n") {
+				return
+			}
 		}
-		n++
-		loads(t, "example", block+"\n")
 	}
-	if n < 5 {
+}
+
+// TestManualExamples loads every configuration in the manual pages.
+func TestManualExamples(t *testing.T) {
+	pages, err := filepath.Glob("../../man/*.[1-8]")
+	if err != nil || len(pages) < 15 {
+		t.Fatalf("%d pages: %v", len(pages), err)
+	}
+	n := 0
+	for _, page := range pages {
+		for block := range literal(t, page) {
+			if !rule.MatchString(block) {
+				continue
+			}
+			n++
+			loads(t, filepath.Base(page), block)
+		}
+	}
+	if n < 20 {
 		t.Errorf("only %d examples", n)
+	}
+}
+
+// rule is how one of today begins, but for those in HCL.
+var rule = regexp.MustCompile(`(?m)^match [^{]`)
+
+// TestManualTables holds that the entries of tables in the manual pages are such as
+// smtpd -n says nothing about.
+func TestManualTables(t *testing.T) {
+	uses := []struct {
+		page, first string
+		service     table.Service
+		values      func(string) error
+	}{
+		{"table.5", "192.0.2.1\n", table.NetAddr, nil},
+		{"table.5", "joe  ", table.UserInfo, nil},
+		{"table.5", "eve              $2b", table.Credentials, nil},
+		{"table.5", "info@", 0, aliases.Check},
+		{"table.5", "root:", 0, aliases.Check},
+		{"aliases.5", "# who", 0, aliases.Check},
+	}
+	for _, u := range uses {
+		n := 0
+		for block := range literal(t, "../../man/"+u.page) {
+			if !strings.HasPrefix(block, u.first) {
+				continue
+			}
+			n++
+			kind := conf.Map
+			if u.service == table.NetAddr {
+				kind = conf.List
+			}
+			var entries []table.Entry
+			err := table.Lines([]byte(block), kind, func(_ int, key, value []byte) error {
+				entries = append(entries, table.Entry{Key: string(key), Value: string(value)})
+				if u.values != nil {
+					return u.values(string(value))
+				}
+				return nil
+			})
+			if err != nil {
+				t.Errorf("%s: %v:\n%s", u.page, err, block)
+			}
+			if bad := table.NewStatic("t", kind, entries, "+").Check(u.service); bad != nil {
+				t.Errorf("%s: %v", u.page, bad)
+			}
+		}
+		if n == 0 {
+			t.Errorf("%s has no example that begins %q", u.page, u.first)
+		}
 	}
 }
 

@@ -31,7 +31,13 @@ func classify(s string) (Value, error) {
 	return Value{}, invalid(s)
 }
 
-func invalid(s string) error { return fmt.Errorf("%q is no user, address, file or command", s) }
+func invalid(s string) error {
+	const most = 80
+	if len(s) > most {
+		s = s[:most] + "…"
+	}
+	return fmt.Errorf("%q is no user, address, file or command", s)
+}
 
 // cutWord removes word, with or without a ':' before it, whatever its case.
 func cutWord(s, word string) (string, bool) {

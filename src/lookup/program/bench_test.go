@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"os/exec"
+	"syscall"
 	"testing"
 
 	"opensmtpd/src/clock"
@@ -57,12 +58,19 @@ func look(b *testing.B, t Table) {
 	}
 }
 
-func startEcho(b *testing.B) Table {
+func startEcho(b *testing.B) Table { return startProgram(b, os.Args[0], programWord) }
+
+// startProgram starts a program and returns its table.
+func startProgram(b testing.TB, name string, args ...string) Table {
+	b.Helper()
 	ours, theirs, err := imsg.Pair()
 	if err != nil {
 		b.Fatal(err)
 	}
-	cmd := exec.Command(os.Args[0], programWord)
+	if err := syscall.SetNonblock(int(theirs.Fd()), false); err != nil { // a shell does not wait otherwise
+		b.Fatal(err)
+	}
+	cmd := exec.Command(name, args...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = theirs, theirs, os.Stderr
 	if err := cmd.Start(); err != nil {
 		b.Fatal(err)

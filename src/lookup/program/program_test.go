@@ -429,6 +429,28 @@ func TestUseAndClose(t *testing.T) {
 	}
 }
 
+// TestManualProgram runs the program of smtpd-tables(7) as it stands there.
+func TestManualProgram(t *testing.T) {
+	manual, err := os.ReadFile("../../../man/smtpd-tables.7")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, text, found := strings.Cut(string(manual), "\n#!/bin/sh\n")
+	text, _, ends := strings.Cut(text, "\n.Ed")
+	if !found || !ends {
+		t.Fatal("the manual has no program")
+	}
+	p := startProgram(t, "/bin/sh", "-c", strings.NewReplacer(`\e`, `\`, `\&`, "").Replace(text))
+	for key, want := range map[string]string{"info@example.org": "joe", "eve@example.org": ""} {
+		if v, found, err := p.Lookup(t.Context(), table.Alias, key); err != nil || v != want || found != (want != "") {
+			t.Errorf("%s: %q %v %v", key, v, found, err)
+		}
+	}
+	if err := p.Update(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
 func FuzzReply(f *testing.F) {
 	for _, s := range []string{
 		"lookup-result|0000002a|found|x|y", "check-result|0000002a|not-found", "fetch-result|0000002a|error|text", "update-result|0000002a|ok",
