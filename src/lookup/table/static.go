@@ -60,23 +60,35 @@ func NewFile(name, path string, f *os.File, delim string) (*Static, error) {
 }
 
 // Update reads the table again from f. When that fails the old content stays.
-func (t *Static) Update(f *os.File) error {
-	if t.db {
-		s, err := readDB(f, t.path)
-		if err == nil {
-			t.now.Store(s)
-		}
+func (t *Static) Update(f *os.File) error { return t.update(f, false) }
+
+// UpdateMap is Update for a table that must be a mapping, or empty.
+func (t *Static) UpdateMap(f *os.File) error { return t.update(f, true) }
+
+func (t *Static) update(f *os.File, mapping bool) error {
+	s, err := t.read(f)
+	switch {
+	case err != nil:
 		return err
+	case mapping && s.kind == conf.List && len(s.ents) > 0:
+		return fmt.Errorf("%s: it is a list, a mapping is needed", t.path)
+	}
+	t.now.Store(s)
+	return nil
+}
+
+func (t *Static) read(f *os.File) (*set, error) {
+	if t.db {
+		return readDB(f, t.path)
 	}
 	text, err := readFile(f)
 	if err == nil {
 		var s *set
 		if s, err = parseText(text); err == nil {
-			t.now.Store(s)
-			return nil
+			return s, nil
 		}
 	}
-	return fmt.Errorf("%s:%w", t.path, err)
+	return nil, fmt.Errorf("%s:%w", t.path, err)
 }
 
 // Name implements Table.

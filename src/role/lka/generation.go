@@ -30,6 +30,7 @@ type generation struct {
 	watches   map[string]*watch          // the files of maps, by identity
 	programs  map[string]*program.Client // of tables, by identity
 	uses      []tableUse
+	mappings  map[string]bool // files that must be mappings
 	expand    expand.Config
 	resources proc.Resources
 	addrs     []netip.Addr // of this machine
@@ -70,7 +71,7 @@ func (r *Role) generation(c proc.Conf, before *generation) (*generation, error) 
 		r.release(g)
 		return nil, err
 	}
-	g.uses = tableUses(&p)
+	g.uses, g.mappings = tableUses(&p), mappings(&p)
 	r.complain(g, "")
 	return g, nil
 }
@@ -160,6 +161,30 @@ func tableUses(p *project.LookupConf) (uses []tableUse) {
 		}
 	}
 	return uses
+}
+
+// mappings are the files whose values are asked for: a list in their place would
+// answer with nothing.
+func mappings(p *project.LookupConf) map[string]bool {
+	need := make(map[string]bool)
+	for _, a := range p.Actions {
+		need[a.Alias], need[a.Virtual], need[a.UserBase] = true, true, true
+	}
+	files := make(map[string]bool)
+	for _, t := range p.Tables {
+		if need[t.Name] || t.Secret {
+			files[t.Config] = true
+		}
+	}
+	return files
+}
+
+// update reads the content of a table again.
+func (g *generation) update(t *table.Static, f *os.File) error {
+	if g.mappings[t.Path()] {
+		return t.UpdateMap(f)
+	}
+	return t.Update(f)
 }
 
 // complain tells the administrator of entries in files that can never match: in

@@ -168,7 +168,7 @@ func (w *watch) use(f *os.File) error {
 func (w *watch) take(f *os.File) error {
 	was, err := statusOf(f)
 	if err == nil {
-		err = w.static.Update(f)
+		err = w.g.update(w.static, f)
 	}
 	if err != nil {
 		f.Close()

@@ -234,7 +234,7 @@ func (r *Role) reread(ctx context.Context, g *generation, name string, t table.T
 		return m.watch.use(f)
 	}
 	defer f.Close()
-	return static(t).Update(f)
+	return g.update(static(t), f)
 }
 
 // openTable asks parent for the file of a table.

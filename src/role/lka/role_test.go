@@ -260,6 +260,11 @@ func TestUpdateTable(t *testing.T) {
 	if fail == nil || !strings.Contains(fail.Text, "the old content stays: /etc/mail/aliases:2: invalid map entry") {
 		t.Errorf("a bad file: %v", fail)
 	}
+	s.files["/etc/mail/aliases"] = "dave\n"
+	fail = update("aliases")
+	if fail == nil || !strings.Contains(fail.Text, "the old content stays: /etc/mail/aliases: it is a list, a mapping is needed") {
+		t.Errorf("a list of names: %v", fail)
+	}
 	delete(s.files, "/etc/mail/aliases")
 	if fail := update("aliases"); fail == nil || !strings.Contains(fail.Text, "the old content stays") {
 		t.Errorf("a file that is gone: %v", fail)
