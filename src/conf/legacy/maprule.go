@@ -34,7 +34,9 @@ func (p *parser) mapRule(n conf.Node, reject bool) *conf.Node {
 		pos := p.Tok.Pos
 		switch {
 		case p.Skip("tag"):
-			p.Once(&r.Node, "tag", pos)
+			if !syntax.Mark(&r.Node, "tag", pos) {
+				p.warn(pos, "", "the rule has a tag already: this one holds")
+			}
 			p.ruleTag(r, pos)
 		case p.Skip("expire"):
 			p.Once(&a.Node, "ttl", pos)
