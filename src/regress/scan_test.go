@@ -43,7 +43,7 @@ func TestTLSScanned(t *testing.T) {
 		d := newTLS(t, "", "", kind+":mx.example.org")
 		d.Start()
 		for _, how := range [][]string{{d.smtps}, {"--starttls-smtp", d.Addr}} {
-			args := append([]string{"--no-colour", "--xml=-"}, how...)
+			args := append([]string{"--no-colour", "--timeout=60", "--xml=-"}, how...)
 			out, err := exec.CommandContext(t.Context(), sslscan, args...).Output()
 			var got scanned
 			if err == nil {

@@ -51,7 +51,7 @@ match for local action "local"
 		}
 	}
 	alive(t, d)
-	if got := d.Ctl("show", "stats"); !strings.Contains(got, fmt.Sprintf("smtp.session=%d\n", each*len(states))) {
-		t.Errorf("not all of them are there:\n%s", got)
-	}
+	d.Await("all of them to be there, and nobody else", func() bool {
+		return strings.Contains(d.Ctl("show", "stats"), fmt.Sprintf("smtp.session=%d\n", each*len(states)))
+	})
 }
