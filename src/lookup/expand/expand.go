@@ -39,6 +39,7 @@ var (
 	errDeep = fmt.Errorf("expansion is more than %d deep", MaxDepth)
 	errWide = fmt.Errorf("expansion has more than %d parts", MaxNodes)
 	errLoop = errors.New("expansion leads to nobody")
+	errRoot = errors.New("root gets mail by mbox alone: an alias can name somebody else")
 )
 
 // Action is an action with the tables that it names.
@@ -57,6 +58,9 @@ type Config struct {
 	Delim   string // between user and sub-address
 	LibExec string // where mail.mboxfile is, for envelopes
 	Daemon  string // the user that runs commands of aliases
+	// RootLikeOthers tells that root, too, gets mail by whatever method: the daemon
+	// runs as one user, who is root.
+	RootLikeOthers bool
 	// Reverse finds whom a bounce to a sender that was rewritten by us is for;
 	// nil when none was.
 	Reverse func(addr.Address) (addr.Address, error)
@@ -115,8 +119,11 @@ func (t *tree) expand(ctx context.Context) ([]Delivery, *mailerr.Error) {
 			return nil, err
 		}
 	}
-	if len(t.out) == 0 {
+	switch len(t.out) {
+	case 0:
 		return nil, listProblem(errLoop)
+	case t.vain:
+		return nil, mailerr.Permanent(550, 1, 1, "Invalid recipient", errRoot)
 	}
 	return t.out, nil
 }
@@ -132,6 +139,7 @@ type tree struct {
 	seen    map[key]struct{}
 	users   map[userKey]*msg.UserInfoReply
 	out     []Delivery
+	vain    int                   // of out, those that parent will refuse, since they are for root
 	sent    map[Delivery]struct{} // made when there are two
 	account *account              // for Explain, else nil
 }

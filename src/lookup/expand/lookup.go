@@ -175,7 +175,11 @@ func (t *tree) mailbox(n *node, subaddress string) *mailerr.Error {
 	case conf.ExpandOnly:
 		return listProblem(fmt.Errorf("no .forward for user %s and no default action on the rule", n.Text))
 	}
+	before := len(t.out)
 	t.deliver(n, Delivery{Type: envelope.MDA, User: n.Text, Subaddress: subaddress})
+	if n.uid == 0 && n.action.User == "" && n.action.Method != conf.MBOX && !t.RootLikeOthers {
+		t.vain += len(t.out) - before
+	}
 	return nil
 }
 

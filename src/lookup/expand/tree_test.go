@@ -300,6 +300,32 @@ func TestBombs(t *testing.T) {
 	})
 }
 
+// TestBackscatterOfRoot: mail that only root would get, by a method that is not
+// root's, is refused and not returned to whoever the sender seems to be.
+func TestBackscatterOfRoot(t *testing.T) {
+	for _, tt := range []struct {
+		rcpt, want string
+		change     func(*Config)
+	}{
+		{"root@here", nobody, nil},
+		{"postmaster@here", nobody, nil},
+		{"all@here", "bob root", nil},
+		{"bob@here", "bob", nil},
+		{"root@here", "root", func(c *Config) { c.Actions["local"].Method = conf.MBOX }},
+		{"root@here", "root", func(c *Config) { c.Actions["local"].User = "bob" }},
+		{"root@here", "root", func(c *Config) { c.RootLikeOthers = true }},
+	} {
+		c := config(t, map[string]string{"postmaster": "root", "all": "bob, root"})
+		c.Actions["local"].Method = conf.Maildir
+		if tt.change != nil {
+			tt.change(c)
+		}
+		if got := expandTo(t, c, &world{}, tt.rcpt); got != tt.want {
+			t.Errorf("%s: %q, want %q", tt.rcpt, got, tt.want)
+		}
+	}
+}
+
 // TestModel expands made-up aliases and .forward files and holds that it ends,
 // that nobody receives twice, that only users that exist receive, and that explain
 // tells of the same deliveries.

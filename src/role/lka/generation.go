@@ -120,6 +120,7 @@ func (r *Role) fileTable(p *project.LookupConf, t *project.Table, g, before *gen
 // rules compiles the rules and ties the actions to their tables.
 func (r *Role) rules(g *generation, p *project.LookupConf) (err error) {
 	g.expand, err = expand.NewConfig(p, g.tables, r.libexec, paths.User)
+	g.expand.RootLikeOthers = r.env.Unprivileged
 	if p.SRSKey != "" {
 		rewriter := srs.Rewriter{Key: p.SRSKey, Backup: p.SRSKeyBackup, TTL: p.SRSTTL}
 		g.expand.Reverse = func(a addr.Address) (addr.Address, error) { return rewriter.Reverse(a, r.env.Clock.Now()) }
