@@ -82,7 +82,8 @@ match from any for domain "m.test" action "m"
 	if err := os.Remove(users); err != nil {
 		t.Fatal(err)
 	}
-	if out, errs, status := d.Run("", "smtpctl", "update", "table", "users"); status == 0 {
+	want := "the old content stays: open " + users + ": no such file"
+	if out, errs, status := d.Run("", "smtpctl", "update", "table", "users"); status == 0 || !strings.Contains(out+errs, want) {
 		t.Errorf("a file that is gone: %s%s", out, errs)
 	}
 	send(t, d, "fourth", "jill@v.test")

@@ -1,6 +1,7 @@
 package lka
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/netip"
@@ -242,7 +243,7 @@ func (r *Role) openTable(ctx context.Context, gen mail.Gen, name string) (*os.Fi
 	var reply msg.TableFileReply
 	f, err := r.parent.CallFile(ctx, &msg.TableFile{Gen: gen, Name: name}, &reply)
 	if err == nil && reply.Err != nil {
-		err = reply.Err
+		err = cmp.Or(reply.Err.Cause, error(reply.Err))
 	}
 	if err == nil && f == nil {
 		err = fmt.Errorf("table %s: no descriptor came", name)
