@@ -12,19 +12,27 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// spoolEnv names the directory that reexec has made for spool.
+const spoolEnv = "REGRESS_SPOOL"
+
 // reexec runs this test program again as root of its own namespaces.
 func reexec() (int, error) {
 	if os.Geteuid() != 0 {
 		return 0, errors.New("the privileged tests need root")
 	}
+	dir, err := os.MkdirTemp("/var/tmp", "smtpd-regress-")
+	if err != nil {
+		return 0, err
+	}
+	defer os.RemoveAll(dir)
 	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.Env = append(os.Environ(), "REGRESS=inside")
+	cmd.Env = append(os.Environ(), "REGRESS=inside", spoolEnv+"="+dir)
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWNET | syscall.CLONE_NEWUTS | syscall.CLONE_NEWIPC,
 		Pdeathsig:  syscall.SIGKILL,
 	}
-	err := cmd.Run()
+	err = cmd.Run()
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {
 		return exit.ExitCode(), nil
@@ -78,10 +86,7 @@ func tmpfs(dir string) error {
 
 // spool puts a directory of the machine's disk under /var/spool.
 func spool() error {
-	dir, err := os.MkdirTemp("/var/tmp", "smtpd-regress-")
-	if err != nil {
-		return err
-	}
+	dir := os.Getenv(spoolEnv)
 	if err := os.Chmod(dir, 0o755); err != nil {
 		return err
 	}
