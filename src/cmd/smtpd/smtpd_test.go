@@ -301,20 +301,26 @@ func TestInheritedDescriptor(t *testing.T) {
 		if n, err := r.Read(make([]byte, 1)); err != io.EOF {
 			t.Errorf("%s: somebody holds the pipe: %d, %v", flags, n, err)
 		}
-		text, err := os.ReadFile(filepath.Join(dir, "smtpd.pid"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := syscall.Kill(pid, syscall.SIGTERM); err != nil {
-			t.Fatal(err)
-		}
+		terminate(t, dir)
 		if err := c.Wait(); err != nil {
 			t.Errorf("%s: %v: %s", flags, err, errs)
 		}
+	}
+}
+
+// terminate asks the daemon of a state directory to end.
+func terminate(t *testing.T, dir string) {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(dir, "smtpd.pid"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(pid, syscall.SIGTERM); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -330,17 +336,7 @@ func TestBackground(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.Close()
-	text, err := os.ReadFile(filepath.Join(dir, "smtpd.pid"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := syscall.Kill(pid, syscall.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
+	terminate(t, dir)
 	for t.Context().Err() == nil {
 		if _, err := os.Lstat(filepath.Join(dir, "smtpd.pid")); err != nil {
 			break
